@@ -1,0 +1,71 @@
+# isoflop's commands for developers and for the first run. CI calls the same targets.
+#   make pretrain              set up, then run the main job (ARGS="--time 2m" passes options)
+#   make test | test-slow      the tests; lint, format, types, docs: the checks
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CORE := $(VENV)/.core
+DEV := $(VENV)/.dev
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# XLA's large temporary buffers page-fault less on huge pages; glibc reads this at process start.
+ifeq ($(shell uname -s),Linux)
+pretrain bench: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev pretrain test test-slow lint format types bench docs golden clean
+
+help:
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1 - /p' Makefile
+
+$(CORE): requirements/core.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: $(PYTHON) is not Python 3.11 or newer; name one: make setup PYTHON=python3.12" >&2; \
+	  exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
+	$(PIP) -r requirements/core.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV): $(CORE) requirements/dev.txt requirements/huggingface.txt
+	$(PIP) -r requirements/dev.txt
+	@touch $@
+
+setup: $(CORE)  ## a virtual environment in .venv with everything a run needs
+setup-dev: $(DEV)  ## the same plus the tools and transformers, for tests and checks
+
+pretrain: $(CORE)  ## set up, then plan, train, evaluate, export and report in one go
+	$(BIN)/isoflop pretrain $(ARGS)
+
+test: $(DEV)  ## the default tests
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+test-slow: $(DEV)  ## the tests marked slow
+	$(BIN)/python -m pytest -n 2 -m "slow and not gpu" $(ARGS)
+
+lint: $(DEV)  ## ruff: rules and layout, nothing changed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(DEV)  ## ruff: fix and lay out
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(DEV)  ## pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: $(DEV)  ## every benchmark under benchmarks/, one after another
+	@test -n "$(wildcard benchmarks/*.py)" || { echo "error: no benchmarks/*.py here" >&2; exit 1; }
+	@set -e; for file in $(wildcard benchmarks/*.py); do echo "$$file"; $(BIN)/python $$file $(ARGS); done
+
+docs: $(DEV)  ## check that the links in README.md and docs/ resolve
+	$(BIN)/python -m pytest tests/test_docs.py
+
+golden: $(DEV)  ## rewrite the golden JSON of every preset, after a change of defaults
+	ISOFLOP_UPDATE_GOLDEN=1 $(BIN)/python -m pytest tests/configs/test_presets.py
+
+clean:  ## remove the environment and caches (runs and corpora stay)
+	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info build
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
