@@ -1,0 +1,65 @@
+"""A Hugging Face folder -> config, parameters, tokenizer.
+
+Nothing in the folder is trusted: safetensors only, no code, strict names and shapes, checksums
+where the folder is an export of ours.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from configs.errors import InputError
+from configs.schema import ModelConfig
+from data.tokenizer import Tokenizer
+from export.convert import from_hf
+from export.families import family_of
+from export.manifest import MANIFEST, read_json, require_checksums
+from export.tensors import read_tensors
+
+
+class ImportedModel(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+      config: the model.
+      params: nested dict of fp32 arrays, as `model.build` lays them out.
+      tokenizer: None where it is not one of ours.
+      seq_len: the longest context, in tokens.
+    """
+
+    config: ModelConfig
+    params: dict[str, Any]
+    tokenizer: Tokenizer | None
+    seq_len: int
+
+
+def import_folder(folder: str | Path) -> ImportedModel:
+    """Reads a folder of a family we have a table for.
+
+    The tokenizer is read from tokenizer.model if it is a SentencePiece model with our special ids;
+    one made by others is left (None).
+
+    Raises:
+      InputError: no such folder or file, a config we cannot express, pickled weights only, names
+        that leave the folder, missing or unused tensors, damage.
+    """
+    folder = Path(folder)
+    manifest = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
+    if manifest is not None:
+        require_checksums(folder, manifest)
+    theirs = read_json(folder / "config.json")
+    family = family_of(theirs.get("model_type"))
+    config, seq_len = family.from_config(theirs)
+    params = from_hf(read_tensors(folder), config, family)
+    return ImportedModel(config, params, _tokenizer(folder, ours=manifest is not None), seq_len)
+
+
+def _tokenizer(folder: Path, *, ours: bool) -> Tokenizer | None:
+    path = folder / "tokenizer.model"
+    if not path.is_file():
+        return None
+    try:
+        return Tokenizer.load(path)
+    except InputError:
+        if ours:
+            raise
+        return None
