@@ -1,0 +1,48 @@
+"""Sharding constraints on activations, and shardings of parameters, by the rules of the config.
+
+Both go through the strict resolver of `configs.sharding`, so a misspelt logical axis, a wrong
+rank or a dimension that does not divide raises on any platform, a laptop's CPU included.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from configs.sharding import DEFAULT_RULES, ShardingRules, resolve
+
+
+def named_sharding(
+    mesh: Mesh, rules: ShardingRules, logical_axes: Sequence[str | None], shape: Sequence[int]
+) -> NamedSharding:
+    """Sharding of an array of `shape` whose dimensions are named by `logical_axes`.
+
+    Raises:
+      InputError: what `configs.sharding.resolve` refuses.
+    """
+    resolved = resolve(rules, logical_axes, shape, dict(mesh.shape))
+    return NamedSharding(mesh, PartitionSpec(*(axes or None for axes in resolved)))
+
+
+@dataclass(frozen=True)
+class Constrain:
+    """`constrain(x, "batch", "length", ...)` pins how an activation is cut over the mesh.
+
+    Without a mesh (one device: inference, tests) values pass through, but the names and the rank
+    are still checked.
+    """
+
+    mesh: Mesh | None = None
+    rules: ShardingRules = DEFAULT_RULES
+
+    def __call__(self, x: jax.Array, *logical_axes: str | None) -> jax.Array:
+        if self.mesh is None:
+            whole = dict.fromkeys(("data", "fsdp", "tensor"), 1)
+            resolve(self.rules, logical_axes, x.shape, whole)
+            return x
+        sharding = named_sharding(self.mesh, self.rules, logical_axes, x.shape)
+        return jax.lax.with_sharding_constraint(x, sharding)
+
+
+UNCONSTRAINED = Constrain()

@@ -1,0 +1,40 @@
+"""Token ids to vectors, and vectors back to logits."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from model.constrain import Constrain
+from model.linear import project
+
+
+class TokenEmbedding(nn.Module):
+    """A table of one row per token; `attend` reuses it as the output head when tied.
+
+    Rows start from a normal of standard deviation `1/sqrt(emb_dim)`, so that with tied weights
+    the first logits have variance one.
+    """
+
+    vocab_size: int
+    emb_dim: int
+    dtype: jnp.dtype
+    constrain: Constrain
+
+    def setup(self):
+        self.embedding = self.param(
+            "embedding",
+            nn.with_logical_partitioning(
+                nn.initializers.normal(stddev=self.emb_dim**-0.5), ("vocab", "embed")
+            ),
+            (self.vocab_size, self.emb_dim),
+            jnp.float32,
+        )
+
+    def __call__(self, tokens_BL: Int[Array, "B L"]) -> Float[Array, "B L D"]:
+        """Looks tokens up. Out-of-range ids must be refused on the host: a gather clamps them."""
+        x_BLD = jnp.take(self.embedding.astype(self.dtype), tokens_BL, axis=0)
+        return self.constrain(x_BLD, "batch", "length", "activation_embed")
+
+    def attend(self, x_BLD: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
+        """Logits: the product with every token's row."""
+        return project(x_BLD, self.embedding.astype(self.dtype).T)
