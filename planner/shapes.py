@@ -1,0 +1,125 @@
+"""From a parameter count to a concrete shape, aligned to the hardware."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from configs.errors import InputError
+from configs.schema import ModelConfig, SwiGLUConfig
+from planner.accounting import matmul_params
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """What widths are multiples of.
+
+    width: emb_dim. mlp: mlp_dim.
+    """
+
+    width: int
+    mlp: int
+
+
+# CPUs have no matrix unit to fill: small steps let small models come close to their target.
+CPU_TILE = Tile(width=32, mlp=32)
+ACCELERATOR_TILE = Tile(width=128, mlp=128)
+_WIDE_HEAD_FROM = 2048  # published models go from heads of 64 to heads of 128 about here
+_MAX_LAYERS = 160
+
+# Vocabulary by matmul parameters: larger models afford and want more pieces. A rule of thumb
+# between published models (GPT-2 small 50k, Llama 7B 32k, Llama 3 8B 128k) and, below them,
+# what keeps the head from eating the model.
+_VOCABULARIES = ((2e6, 1024), (1e7, 2048), (3e7, 4096), (1e8, 8192), (3e9, 32_768))
+_LARGEST_VOCABULARY = 131_072
+
+
+def vocabulary_for(params: float) -> int:
+    """Number of tokenizer pieces for a model of about `params` matmul parameters."""
+    for below, vocab_size in _VOCABULARIES:
+        if params < below:
+            return vocab_size
+    return _LARGEST_VOCABULARY
+
+
+def shape_for(
+    params: float,
+    *,
+    template: ModelConfig,
+    vocab_size: int,
+    tile: Tile,
+    count: Callable[[ModelConfig], int] = matmul_params,
+) -> ModelConfig:
+    """The shape whose count comes closest to `params` among well-proportioned ones.
+
+    Widths are multiples of the tile; depth follows for each width; a shape whose width per layer
+    strays from published ratios (about 64 at 50M to 100 at 70B, lower below) by more than a
+    factor of 1.6 is left out. MLP width is 8/3 of the model width (Shazeer 2020).
+
+    Args:
+      params: target, in the definition that `count` uses.
+      template: everything that is no size (norms, ties, dtypes) is taken from it.
+
+    Raises:
+      InputError: not even the narrowest shape is small enough.
+    """
+    best: tuple[float, ModelConfig] | None = None
+    width = tile.width
+    while True:
+        layers_possible = False
+        for num_layers in range(1, _MAX_LAYERS + 1):
+            config = _shape(width, num_layers, template, vocab_size, tile)
+            distance = abs(math.log(count(config) / params))
+            if distance < math.log(1.6):
+                layers_possible = True
+            stray = abs(math.log(width / num_layers / _aspect_ratio(params)))
+            if stray > math.log(1.6):
+                continue
+            # A shape twice as far off the ratio is worth a few percent of parameters.
+            score = distance + 0.1 * stray
+            if best is None or score < best[0]:
+                best = score, config
+        smallest = count(_shape(width, 1, template, vocab_size, tile))
+        if smallest > 1.6 * params and not layers_possible:
+            break
+        width += tile.width
+    if best is None or count(best[1]) > 2 * params:
+        smallest = count(_shape(tile.width, 1, template, vocab_size, tile))
+        raise InputError(
+            f"budget: got a model of {params:,.0f} parameters, expected at least "
+            f"{smallest:,} (one layer of width {tile.width} with {vocab_size} pieces)"
+        )
+    return best[1]
+
+
+def _aspect_ratio(params: float) -> float:
+    """Published widths per layer: GPT-2 small 64, Chinchilla 70B 102, Llama 3 405B 130.
+
+    Below 100M the ratio is kept falling towards 32 at half a million: two layers at least.
+    """
+    log_params = math.log10(max(params, 1e5))
+    return min(130.0, max(32.0, 32.0 + (log_params - 5.7) * 14.0))
+
+
+def _shape(
+    width: int, num_layers: int, template: ModelConfig, vocab_size: int, tile: Tile
+) -> ModelConfig:
+    # As many heads of about 64 (128 in wide models) as divide the width.
+    num_heads = max(1, round(width / (128 if width >= _WIDE_HEAD_FROM else 64)))
+    while width % (2 * num_heads):
+        num_heads -= 1
+    head_dim = width // num_heads
+    grouped = width >= _WIDE_HEAD_FROM and num_heads % 8 == 0
+    mlp_dim = max(tile.mlp, round(8 * width / 3 / tile.mlp) * tile.mlp)
+    return replace(
+        template,
+        vocab_size=vocab_size,
+        emb_dim=width,
+        num_layers=num_layers,
+        attention=replace(
+            template.attention,
+            num_heads=num_heads,
+            num_kv_heads=8 if grouped else num_heads,
+            head_dim=head_dim,
+        ),
+        mlp=SwiGLUConfig(mlp_dim=mlp_dim),
+    )
