@@ -113,6 +113,7 @@ class DecoderOnly(nn.Module):
         x_BLD, layers = self.decoder(
             self.token_embedding(tokens_BL), angles, mask_BLM, cache.layers, cache.length
         )
+        assert layers is not None
         return self._logits(x_BLD), Cache(layers, segments_BS, cache.length + L)
 
     def _logits(self, x_BLD: Float[Array, "B L D"]) -> Float[Array, "B L V"]:

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float, Int
 
 from model.constrain import Constrain
 from model.linear import project
+from model.parameters import fan_in_normal, parameter
 
 
 class TokenEmbedding(nn.Module):
@@ -21,13 +22,12 @@ class TokenEmbedding(nn.Module):
     constrain: Constrain
 
     def setup(self):
-        self.embedding = self.param(
+        self.embedding = parameter(
+            self,
             "embedding",
-            nn.with_logical_partitioning(
-                nn.initializers.normal(stddev=self.emb_dim**-0.5), ("vocab", "embed")
-            ),
+            fan_in_normal(self.emb_dim),
             (self.vocab_size, self.emb_dim),
-            jnp.float32,
+            ("vocab", "embed"),
         )
 
     def __call__(self, tokens_BL: Int[Array, "B L"]) -> Float[Array, "B L D"]:

@@ -7,12 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-Initializer = nn.initializers.Initializer
-
-
-def fan_in_normal(fan_in: int, scale: float = 1.0) -> Initializer:
-    """Normal with standard deviation `scale / sqrt(fan_in)`: keeps the variance of a unit input."""
-    return nn.initializers.normal(stddev=scale / math.sqrt(fan_in))
+from model.parameters import fan_in_normal, parameter
 
 
 def project(x: Float[Array, "*rows inputs"], kernel: Float[Array, "inputs outputs"]) -> jax.Array:
@@ -45,11 +40,12 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         inputs, outputs = math.prod(self.in_shape), math.prod(self.out_shape)
-        kernel = self.param(
+        kernel = parameter(
+            self,
             "kernel",
-            nn.with_logical_partitioning(fan_in_normal(inputs, self.init_scale), self.logical_axes),
+            fan_in_normal(inputs, self.init_scale),
             (*self.in_shape, *self.out_shape),
-            jnp.float32,
+            self.logical_axes,
         )
         rows = x.shape[: x.ndim - len(self.in_shape)]
         y = project(

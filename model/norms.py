@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from configs.schema import RMSNormConfig
+from model.parameters import parameter
 
 
 class RMSNorm(nn.Module):
@@ -16,12 +17,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-        scale_D = self.param(
-            "scale",
-            nn.with_logical_partitioning(nn.initializers.ones, ("norm",)),
-            (x.shape[-1],),
-            jnp.float32,
-        )
+        scale_D = parameter(self, "scale", nn.initializers.ones, (x.shape[-1],), ("norm",))
         x = x.astype(jnp.float32)
         mean_square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
         x = x * jax.lax.rsqrt(mean_square + self.config.epsilon)

@@ -48,7 +48,7 @@ class Stack(nn.Module):
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),  # type: ignore[arg-type]
             out_axes=0,
             length=c.num_layers,
             unroll=1 if c.scan_layers else c.num_layers,

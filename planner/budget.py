@@ -8,6 +8,12 @@ from typing import Literal
 from configs.errors import InputError, require
 
 BudgetKind = Literal["time", "flops", "params", "tokens"]
+_FLAGS = {
+    "time": "--time",
+    "flops": "--budget-flops",
+    "params": "--params",
+    "tokens": "--tokens",
+}
 _UNITS = {"time": "s", "flops": "FLOPs", "params": "parameters", "tokens": "tokens"}
 
 
@@ -69,15 +75,9 @@ def parse_budget(
     """
     given = {"time": time, "flops": budget_flops, "params": params, "tokens": tokens}
     given = {kind: text for kind, text in given.items() if text is not None}
-    flags = {
-        "time": "--time",
-        "flops": "--budget-flops",
-        "params": "--params",
-        "tokens": "--tokens",
-    }
     if len(given) != 1:
-        got = ", ".join(flags[kind] for kind in given) or "none"
-        raise InputError(f"budget: got {got}, expected exactly one of {', '.join(flags.values())}")
+        got = ", ".join(_FLAGS[kind] for kind in given) or "none"
+        raise InputError(f"budget: got {got}, expected exactly one of {', '.join(_FLAGS.values())}")
     ((kind, text),) = given.items()
-    value = parse_seconds(text) if kind == "time" else parse_count(flags[kind][2:], text)
+    value = parse_seconds(text) if kind == "time" else parse_count(_FLAGS[kind][2:], text)
     return Budget(kind=kind, value=value)

@@ -21,21 +21,26 @@ class Chip:
     memory_bytes_per_second: float
 
 
+def _chip(name: str, tflops: float, memory_bytes: float, terabytes_per_second: float) -> Chip:
+    return Chip(
+        name=name,
+        bf16_flops=tflops * 1e12,
+        memory_bytes=memory_bytes,
+        memory_bytes_per_second=terabytes_per_second * 1e12,
+    )
+
+
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip(name="v4", bf16_flops=275e12, memory_bytes=32 * GIB, memory_bytes_per_second=1.2e12),
-        Chip(name="v5e", bf16_flops=197e12, memory_bytes=16 * GIB, memory_bytes_per_second=0.81e12),
-        Chip(
-            name="v5p", bf16_flops=459e12, memory_bytes=95 * GIB, memory_bytes_per_second=2.765e12
-        ),
-        Chip(
-            name="v6e", bf16_flops=918e12, memory_bytes=32 * GIB, memory_bytes_per_second=1.638e12
-        ),
-        Chip(name="a100", bf16_flops=312e12, memory_bytes=80e9, memory_bytes_per_second=2.0e12),
-        Chip(name="h100", bf16_flops=989e12, memory_bytes=80e9, memory_bytes_per_second=3.35e12),
-        Chip(name="h200", bf16_flops=989e12, memory_bytes=141e9, memory_bytes_per_second=4.8e12),
-        Chip(name="b200", bf16_flops=2250e12, memory_bytes=180e9, memory_bytes_per_second=8.0e12),
+        _chip("v4", 275, 32 * GIB, 1.2),
+        _chip("v5e", 197, 16 * GIB, 0.81),
+        _chip("v5p", 459, 95 * GIB, 2.765),
+        _chip("v6e", 918, 32 * GIB, 1.638),
+        _chip("a100", 312, 80e9, 2.0),
+        _chip("h100", 989, 80e9, 3.35),
+        _chip("h200", 989, 141e9, 4.8),
+        _chip("b200", 2250, 180e9, 8.0),
     )
 }
 

@@ -42,7 +42,8 @@ def causal_attention(
 ) -> Float[Array, "B L H C"]:
     """`dot_product_attention` of a row with itself where no query may see a later key.
 
-    Queries are cut into `num_blocks` blocks and each multiplies only the keys up to its own end; the mask still decides within them. Equal to the uncut product up to rounding.
+    Queries are cut into `num_blocks` blocks and each multiplies only the keys up to its own end;
+    the mask still decides within them. Equal to the uncut product up to rounding.
     """
     L = q_BLHC.shape[1]
     block = -(-L // num_blocks)

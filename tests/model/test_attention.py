@@ -1,0 +1,103 @@
+"""Attention against a plain NumPy implementation, and the ways of computing it against each other."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.schema import AttentionConfig
+from model.kernels import causal_attention, dot_product_attention
+from tests.model.samples import assert_trees_close, logits_and_gradient, tiny_model
+
+B, L, M, H, K, C = 2, 5, 7, 4, 2, 6
+
+
+def random_heads(length: int, heads: int, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((B, length, heads, C)).astype(np.float32)
+
+
+def naive_attention(q, k, v, mask):
+    """One query, one head at a time, in double precision; rows without keys stay 0."""
+    out = np.zeros(q.shape)
+    for b, i, h in np.ndindex(q.shape[:3]):
+        kv_head = h // (q.shape[2] // k.shape[2])
+        keys = [j for j in range(k.shape[1]) if mask[b, i, j]]
+        if not keys:
+            continue
+        scores = np.array([q[b, i, h].astype(float) @ k[b, j, kv_head] for j in keys])
+        weights = np.exp(scores / np.sqrt(q.shape[3]))
+        values = [w * v[b, j, kv_head] for w, j in zip(weights / weights.sum(), keys, strict=True)]
+        out[b, i, h] = np.sum(values, axis=0)
+    return out
+
+
+def test_reference_attention_equals_naive_numpy():
+    q, k, v = random_heads(L, H, 0), random_heads(M, K, 1), random_heads(M, K, 2)
+    mask = np.random.default_rng(3).random((B, L, M)) < 0.6
+    mask[0, 2] = False
+    out = dot_product_attention(*map(jnp.asarray, (q, k, v, mask)))
+    seen = mask.any(-1)
+    np.testing.assert_allclose(
+        np.asarray(out)[seen], naive_attention(q, k, v, mask)[seen], atol=1e-6
+    )
+    assert np.isfinite(out).all()
+
+
+def test_large_scores_do_not_overflow():
+    q, k, v = 1e3 * random_heads(L, H, 0), 1e3 * random_heads(L, K, 1), random_heads(L, K, 2)
+    mask = np.ones((B, L, L), bool)
+    out = dot_product_attention(*map(jnp.asarray, (q, k, v, mask)))
+    assert np.isfinite(out).all()
+    assert np.abs(out).max() <= np.abs(v).max() * (1 + 1e-6)  # a mean of values
+
+
+@pytest.mark.parametrize("num_blocks", [1, 2, 3])
+def test_attention_in_causal_blocks_equals_attention_at_once(num_blocks):
+    q, k, v = random_heads(L, H, 0), random_heads(L, K, 1), random_heads(L, K, 2)
+    mask = np.tile(np.tri(L, dtype=bool), (B, 1, 1))
+    mask[1, 3:, :3] = False
+    args = tuple(map(jnp.asarray, (q, k, v, mask)))
+    blocked, whole = causal_attention(*args, num_blocks), dot_product_attention(*args)
+    np.testing.assert_allclose(blocked, whole, atol=1e-6)
+
+
+def test_weights_are_softmaxed_in_fp32_under_bf16():
+    # 1000 equal scores: each weight is 1e-3, whose sum in bf16 would stall far below one.
+    q = jnp.zeros((1, 1, 1, 2), jnp.bfloat16)
+    k = jnp.zeros((1, 1000, 1, 2), jnp.bfloat16)
+    v = jnp.ones((1, 1000, 1, 2), jnp.bfloat16)
+    out = dot_product_attention(q, k, v, jnp.ones((1, 1, 1000), bool))
+    assert out.dtype == jnp.bfloat16
+    np.testing.assert_allclose(out.astype(jnp.float32), 1.0, rtol=2**-8)
+
+
+@pytest.mark.parametrize("causal_blocks", [2, 4])
+def test_causal_blocks_change_neither_logits_nor_gradients(baseline, causal_blocks):
+    attention = replace(baseline.config.attention, causal_blocks=causal_blocks)
+    config = tiny_model(attention=attention)
+    logits, gradient = logits_and_gradient(config, baseline.params, baseline.rows)
+    np.testing.assert_allclose(logits, baseline.logits, atol=1e-5)
+    assert_trees_close(gradient, baseline.gradient, 1e-5)
+
+
+def test_grouped_queries_equal_multi_head_with_repeated_key_and_value_kernels(baseline):
+    def is_shared(path: tuple) -> bool:
+        return path[-2].key in ("key", "value")
+
+    def repeat(path: tuple, leaf: jax.Array) -> jax.Array:
+        return jnp.repeat(leaf, 2, axis=2) if is_shared(path) else leaf
+
+    def add_group(path: tuple, leaf: jax.Array) -> jax.Array:
+        """Both query heads of a group add to their key/value head's gradient."""
+        N, D, _, head_dim = leaf.shape if is_shared(path) else (0,) * 4
+        return leaf.reshape(N, D, 2, 2, head_dim).sum(3) if is_shared(path) else leaf
+
+    multi_head = tiny_model(attention=AttentionConfig(num_heads=4, num_kv_heads=4, head_dim=8))
+    params = jax.tree_util.tree_map_with_path(repeat, baseline.params)
+    logits, gradient = logits_and_gradient(multi_head, params, baseline.rows)
+    np.testing.assert_allclose(logits, baseline.logits, atol=1e-5)
+    gradient = jax.tree_util.tree_map_with_path(add_group, gradient)
+    assert_trees_close(gradient, baseline.gradient, 1e-5)

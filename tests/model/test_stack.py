@@ -1,0 +1,60 @@
+"""However layers are repeated, the numbers are the same."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from model.build import abstract_params, build_model, forward
+from tests.model.samples import assert_trees_close, logits_and_gradient, tiny_model
+
+# The same sums, fused by the compiler in another order.
+TOLERANCE = 1e-5
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"scan_layers": True}, {"remat": "full"}, {"scan_layers": True, "remat": "full"}],
+    ids=["scanned", "unrolled with remat", "scanned with remat"],
+)
+def test_scanned_and_rematerialised_equal_unrolled_in_logits_and_gradients(baseline, changes):
+    logits, gradient = logits_and_gradient(tiny_model(**changes), baseline.params, baseline.rows)
+    np.testing.assert_allclose(logits, baseline.logits, atol=TOLERANCE)
+    assert_trees_close(gradient, baseline.gradient, TOLERANCE)
+
+
+@pytest.mark.parametrize("scan_layers", [True, False])
+def test_rematerialisation_computes_the_forward_pass_again(baseline, scan_layers):
+    def count_products(remat: str) -> int:
+        config = tiny_model(remat=remat, scan_layers=scan_layers)
+        model = build_model(config)
+        tokens, positions, segment_ids = map(jnp.asarray, baseline.rows)
+
+        def loss(params):
+            rows = {"positions": positions, "segment_ids": segment_ids}
+            return forward(model, params, tokens, **rows).sum()
+
+        return str(jax.make_jaxpr(jax.grad(loss))(abstract_params(config))).count("dot_general")
+
+    assert count_products("full") > count_products("none")
+
+
+def test_parameters_do_not_depend_on_how_layers_are_repeated():
+    scanned, unrolled = (abstract_params(tiny_model(scan_layers=scan)) for scan in (True, False))
+    assert jax.tree.structure(scanned) == jax.tree.structure(unrolled)
+    assert jax.tree.leaves(scanned) == jax.tree.leaves(unrolled)
+
+
+def test_a_deeper_stack_runs_every_layer_in_order(baseline):
+    # Swapping two layers' parameters, or leaving one out, must show.
+    layers = baseline.params["decoder"]["layers"]
+
+    def with_layers(change):
+        decoder = baseline.params["decoder"] | {"layers": jax.tree.map(change, layers)}
+        params = baseline.params | {"decoder": decoder}
+        return logits_and_gradient(baseline.config, params, baseline.rows)[0]
+
+    swapped = with_layers(lambda leaf: leaf[::-1])
+    assert np.abs(swapped - baseline.logits).max() > 1e-2
+    repeated = with_layers(lambda leaf: leaf[[0, 0]])
+    assert np.abs(repeated - baseline.logits).max() > 1e-2

@@ -1,0 +1,53 @@
+"""Throughput, MFU and where the numbers go."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from planner.hardware import chip_of_device
+
+
+def peak_flops_per_second(devices: list[Any]) -> tuple[float, str]:
+    """Peak of the devices together, FLOP/s, and where the figure is from.
+
+    Known chips: the vendor's dense bf16 peak. Anything else (a CPU): the best of a few large
+    fp32 matrix products, timed now on all of it.
+    """
+    chip = chip_of_device(devices[0].device_kind)
+    if chip is not None:
+        return chip.bf16_flops * len(devices), f"{chip.name} dense bf16, vendor's figure"
+    return _measured_matmul_flops(), "largest fp32 matrix product measured at start"
+
+
+def _measured_matmul_flops(size: int = 1536, trials: int = 4) -> float:
+    import time
+
+    x = jnp.ones((size, size), jnp.float32)
+    multiply = jax.jit(jnp.dot)
+    multiply(x, x).block_until_ready()
+    best = float("inf")
+    for _ in range(trials):
+        start = time.perf_counter()
+        multiply(x, x).block_until_ready()
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * size**3 / best
+
+
+class TensorBoard:
+    """Scalars for TensorBoard."""
+
+    def __init__(self, folder: Path):
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder), write_to_disk=True)
+
+    def write(self, record: dict[str, Any], prefix: str) -> None:
+        """Every number of a record but its step, under `prefix/name`."""
+        for name, value in record.items():
+            if name != "step" and isinstance(value, int | float):
+                self._writer.add_scalar(f"{prefix}/{name}", value, record["step"])
+
+    def close(self) -> None:
+        self._writer.close()

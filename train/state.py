@@ -1,0 +1,63 @@
+"""What training carries from step to step."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from configs.schema import RunConfig
+from model.build import abstract_params, build_model, init_params, param_shardings
+from train.optimizers import make_optimizer
+
+
+class TrainState(NamedTuple):
+    """Step number (int32 scalar), fp32 parameters (nested dict), optimizer state; no keys."""
+
+    step: Any
+    params: Any
+    opt_state: Any
+
+
+def abstract_state(config: RunConfig, mesh: Mesh) -> TrainState:
+    """Shape, dtype and sharding of every leaf, without computing any.
+
+    Optimizer moments are cut like their parameters; scalars are replicated.
+    """
+    params = abstract_params(config.model)
+    shardings = param_shardings(config.model, mesh, config.mesh.rules)
+    params = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        params,
+        shardings,
+    )
+    optimizer = make_optimizer(config.optimizer, config.training.num_steps)
+    replicated = NamedSharding(mesh, PartitionSpec())
+    opt_state = optax.tree_map_params(
+        optimizer,
+        lambda leaf, param: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=param.sharding),
+        jax.eval_shape(optimizer.init, params),
+        params,
+        transform_non_params=lambda leaf: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=replicated
+        ),
+    )
+    step = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated)
+    return TrainState(step, params, opt_state)
+
+
+def init_state(config: RunConfig, mesh: Mesh) -> TrainState:
+    """The state before step 0, computed under jit straight into its shardings.
+
+    The same numbers on any mesh: they depend on `training.seed` alone.
+    """
+    model = build_model(config.model)
+    optimizer = make_optimizer(config.optimizer, config.training.num_steps)
+
+    def init(key: jax.Array) -> TrainState:
+        params = init_params(model, key)
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
+    return jax.jit(init, out_shardings=shardings)(jax.random.key(config.training.seed))

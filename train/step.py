@@ -1,0 +1,131 @@
+"""One optimizer step, and one evaluation step: pure functions under `jax.jit`."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array, Float
+
+from configs.schema import RunConfig
+from data.batches import Batch
+from model.build import Params, build_model, forward
+from model.constrain import Constrain, named_sharding
+from train.losses import LossSums, cross_entropy_sums
+from train.optimizers import make_optimizer
+from train.schedules import make_schedule
+from train.state import TrainState, abstract_state
+
+
+class StepMetrics(NamedTuple):
+    """fp32 scalars of one step, still on the device until they are read."""
+
+    loss: Float[Array, ""]
+    z_loss: Float[Array, ""]
+    grad_norm: Float[Array, ""]
+    learning_rate: Float[Array, ""]
+    trained_tokens: Float[Array, ""]
+
+
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
+
+
+def batch_sharding(config: RunConfig, mesh: Mesh) -> NamedSharding:
+    """How a [B, L] array of a batch is cut over the mesh."""
+    shape = (config.training.batch_size, config.data.seq_len)
+    return named_sharding(mesh, config.mesh.rules, ("batch", "length"), shape)
+
+
+def make_loss(config: RunConfig, mesh: Mesh) -> Callable[[Params, Batch], LossSums]:
+    """Parameters and a batch to sums of cross-entropy, z-loss and weight. No dropout, no keys."""
+    model = build_model(config.model, Constrain(mesh, config.mesh.rules))
+
+    def loss_sums(params: Params, batch: Batch) -> LossSums:
+        inputs, targets, loss_weights, positions, segment_ids = map(jnp.asarray, batch)
+        logits_BLV = forward(model, params, inputs, positions=positions, segment_ids=segment_ids)
+        return cross_entropy_sums(logits_BLV, targets, loss_weights)
+
+    return loss_sums
+
+
+def make_gradients(
+    config: RunConfig, mesh: Mesh
+) -> Callable[[Params, Batch], tuple[Params, LossSums]]:
+    """Gradients of the mean loss over a batch, accumulated over its microbatches.
+
+    Sums are accumulated and divided by the whole batch's weight at the end, so the result does
+    not depend on how the batch was cut, up to the order of floating-point additions.
+    """
+    loss_sums = make_loss(config, mesh)
+    num_microbatches = config.training.num_microbatches
+    constrain = Constrain(mesh, config.mesh.rules)
+
+    def summed_loss(params: Params, batch: Batch) -> tuple[jax.Array, LossSums]:
+        sums = loss_sums(params, batch)
+        return sums.cross_entropy + config.training.z_loss * sums.z_loss, sums
+
+    gradient_of_sum = jax.grad(summed_loss, has_aux=True)
+
+    def gradients(params: Params, batch: Batch) -> tuple[Params, LossSums]:
+        if num_microbatches == 1:
+            gradient, sums = gradient_of_sum(params, batch)
+        else:
+
+            def add_microbatch(carry: Any, micro: Batch) -> tuple[Any, None]:
+                return jax.tree.map(jnp.add, carry, gradient_of_sum(params, micro)), None
+
+            def cut(x_BL: jax.Array) -> jax.Array:
+                # Microbatch m takes rows m, m + M, …: each device keeps the rows it already has.
+                rows = x_BL.shape[0] // num_microbatches
+                x_bML = jnp.reshape(x_BL, (rows, num_microbatches, *x_BL.shape[1:]))
+                return constrain(jnp.swapaxes(x_bML, 0, 1), None, "batch", "length")
+
+            zeros = (jax.tree.map(jnp.zeros_like, params), LossSums(*[jnp.zeros(())] * 3))
+            (gradient, sums), _ = jax.lax.scan(add_microbatch, zeros, jax.tree.map(cut, batch))
+        weight = jnp.maximum(sums.weight, 1.0)
+        return jax.tree.map(lambda g: g / weight, gradient), sums
+
+    return gradients
+
+
+def make_train_step(config: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
+    """The jitted train step (state, batch) -> (state, StepMetrics); the state is donated."""
+    gradients = make_gradients(config, mesh)
+    num_steps = config.training.num_steps
+    optimizer = make_optimizer(config.optimizer, num_steps)
+    schedule = make_schedule(config.optimizer.schedule, config.optimizer.learning_rate, num_steps)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        with jax.named_scope("gradients"):
+            gradient, sums = gradients(state.params, batch)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+        weight = jnp.maximum(sums.weight, 1.0)
+        metrics = StepMetrics(
+            loss=sums.cross_entropy / weight,
+            z_loss=sums.z_loss / weight,
+            grad_norm=optax.global_norm(gradient),
+            learning_rate=jnp.asarray(schedule(state.step), jnp.float32),
+            trained_tokens=sums.weight,
+        )
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
+    return jax.jit(
+        train_step,
+        in_shardings=(shardings, batch_sharding(config, mesh)),
+        out_shardings=(shardings, None),
+        donate_argnums=0,
+    )
+
+
+def make_eval_step(config: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
+    """The jitted evaluation step (params, batch) -> LossSums."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh).params)
+    return jax.jit(
+        make_loss(config, mesh),
+        in_shardings=(shardings, batch_sharding(config, mesh)),
+    )

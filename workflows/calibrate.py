@@ -1,0 +1,134 @@
+"""How fast this machine really trains: a short trial of the very program a plan would run."""
+
+import statistics
+import time
+from dataclasses import replace
+
+import jax
+import numpy as np
+import psutil
+from rich.console import Console
+
+from configs.schema import RunConfig
+from data.batches import Batch
+from planner.accounting import training_flops_per_token
+from planner.budget import Budget
+from planner.hardware import Hardware, chip_of_device
+from planner.plan import Plan, make_plan
+from train.feed import put_batch
+from train.loop import compile_steps
+from train.mesh import make_mesh
+from train.metrics import peak_flops_per_second
+from train.state import init_state
+from train.step import batch_sharding
+
+_TRIAL_SECONDS = 6.0
+_ROUNDS = 3
+_ASSUMED_MFU = {True: 0.4, False: 0.15}  # accelerators, CPUs; only where nothing was measured
+
+
+def describe_hardware() -> Hardware:
+    """The devices JAX shows, with an assumed MFU; `calibrate` replaces the assumption."""
+    devices = jax.devices()
+    kind = devices[0].device_kind
+    chip = chip_of_device(kind)
+    is_accelerator = devices[0].platform != "cpu"
+    peak, _ = peak_flops_per_second(devices)
+    if chip is not None:
+        memory = chip.memory_bytes
+    else:
+        memory = psutil.virtual_memory().total / len(devices)
+    mfu = _ASSUMED_MFU[is_accelerator]
+    return Hardware(
+        device=kind,
+        num_devices=len(devices),
+        flops_per_second=mfu * peak,
+        peak_flops_per_second=peak,
+        memory_bytes=memory,
+        source=f"assumed: {mfu:.0%} of peak",
+        is_accelerator=is_accelerator,
+    )
+
+
+def step_seconds(config: RunConfig) -> float:
+    """Median seconds of the config's train step on random tokens, after it is compiled."""
+    mesh = make_mesh(config.mesh)
+    compiled = compile_steps(config, mesh)
+    state, batch = init_state(config, mesh), random_batch(config)
+    batch = put_batch(batch, batch_sharding(config, mesh))
+    state, metrics = compiled.train_step(state, batch)
+    float(metrics.loss)  # the first step pays for page faults and caches
+    seconds: list[float] = []
+    while sum(seconds) < _TRIAL_SECONDS:
+        start = time.perf_counter()
+        state, metrics = compiled.train_step(state, batch)
+        float(metrics.loss)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def calibrated_plan(
+    budget: Budget,
+    *,
+    template: RunConfig,
+    vocab_size: int | None,
+    seq_len: int | None,
+    held_out_tokens: int,
+    console: Console,
+) -> Plan:
+    """A plan whose speed was measured on the shape it chose.
+
+    Plan, try the planned step, plan again with the measured speed, until the shape stays the
+    same (three rounds at most).
+
+    Args:
+      held_out_tokens: scored after the last step; their time comes out of a time budget.
+    """
+    hardware, reserved, plan = describe_hardware(), 0.0, None
+    for _ in range(_ROUNDS):
+        previous = plan
+        plan = make_plan(
+            budget,
+            template=template,
+            hardware=hardware,
+            vocab_size=vocab_size,
+            seq_len=seq_len,
+            reserved_seconds=reserved,
+        )
+        if previous is not None and _same_step(previous.config, plan.config):
+            break
+        with console.status("trying the train step on this machine"):
+            seconds = step_seconds(plan.config)
+        c = plan.config
+        per_token = training_flops_per_token(c.model, c.data.seq_len).total
+        hardware = replace(
+            hardware,
+            flops_per_second=per_token * c.batch_tokens / seconds,
+            source=f"measured on this machine: {seconds * 1e3:.0f} ms a step",
+        )
+        reserved = _reserved_seconds(c, seconds, held_out_tokens)
+    assert plan is not None
+    return plan
+
+
+def _same_step(a: RunConfig, b: RunConfig) -> bool:
+    """Whether two configs compile to the same amount of work a step."""
+    return (a.model, a.batch_tokens, a.mesh) == (b.model, b.batch_tokens, b.mesh)
+
+
+def _reserved_seconds(config: RunConfig, seconds: float, held_out_tokens: int) -> float:
+    """For evaluations and saves: a forward pass is a third of a step, a save about a second."""
+    t = config.training
+    evaluations = t.num_steps // t.eval_every if t.eval_every else 0
+    scored = held_out_tokens + evaluations * min(t.eval_tokens, held_out_tokens)
+    saves = 1 + (t.num_steps // t.checkpoint_every if t.checkpoint_every else 0)
+    return seconds / 3 * scored / config.batch_tokens + saves
+
+
+def random_batch(config: RunConfig) -> Batch:
+    """Tokens drawn evenly, one document a row: as much work as any batch of the shape."""
+    shape = (config.training.batch_size, config.data.seq_len)
+    tokens = np.random.default_rng(0).integers(0, config.model.vocab_size, shape, np.int32)
+    positions = np.broadcast_to(np.arange(shape[1], dtype=np.int32), shape)
+    ones = np.ones(shape, np.int32)
+    return Batch(tokens, tokens, ones.astype(np.float32), positions, ones)

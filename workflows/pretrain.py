@@ -1,0 +1,202 @@
+"""isoflop pretrain: plan, prepare, train, evaluate, sample, export and report in one go."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from configs.overrides import apply_overrides, load_preset_or_file, parse_command, reject_overrides
+from configs.schema import RunConfig
+from configs.serialize import read_json, write_json
+from data.corpus import Corpus
+from data.held_out import compression_baselines
+from inference.generate import generate
+from inference.sampling import Sampling
+from planner.plan import Plan, make_plan
+from report.page import write_report
+from report.read import read_run
+from report.terminal import print_comparison
+from train.run_directory import RunDirectory
+from workflows.budget_options import BudgetOptions
+from workflows.calibrate import calibrated_plan, describe_hardware
+from workflows.export import describe as describe_export
+from workflows.export import export_loaded, export_record
+from workflows.load import Loaded, load
+from workflows.plan import print_plan
+from workflows.prepare import describe as describe_corpus
+from workflows.prepare import prepare
+from workflows.train import create_run, finish_training, open_corpus_of
+
+PROG = "isoflop pretrain"
+DEFAULT_TIME = "5m"
+_SAMPLES = 3
+_PROMPT_TOKENS = 48
+_SAMPLE_TOKENS = 96
+_SAMPLING = Sampling(temperature=0.7, top_p=0.95)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions(BudgetOptions):
+    """Pretrains a model from nothing but a budget and text; without arguments, five minutes on
+    the source of Python's standard library.
+
+    The same command on a run that was interrupted goes on with it. Any field of the config can be
+    overridden: --training.seed 1.
+    """
+
+    source: str = "stdlib"
+    """`stdlib`, or a file, folder or glob of text or .jsonl."""
+    run: Path = Path("runs/pretrain")
+    """Run directory to write."""
+    corpora: Path = Path("corpora")
+    """Folder under which the prepared corpus is kept."""
+    preset: str = "decoder_only"
+    """What is no size (objective, norms, seeds) is taken from this preset or .json file."""
+    vocab_size: int | None = None
+    """Tokenizer pieces; chosen by model size if not given."""
+    seq_len: int | None = None
+    """Tokens a row; chosen by model size if not given."""
+    family: str = "llama"
+    """Hugging Face family to export as."""
+
+
+def main(args: Sequence[str]) -> int:
+    """Runs `isoflop pretrain`."""
+    options, overrides = parse_command(
+        PretrainOptions, args, prog=PROG, description=PretrainOptions.__doc__ or ""
+    )
+    console = Console(stderr=True, highlight=False)
+    with RunDirectory(options.run) as run:
+        if not run.exists():
+            corpus = _begin(options, overrides, run, console)
+        else:
+            reject_overrides(overrides, prog=f"{PROG} for a run that exists already")
+            corpus = open_corpus_of(run.config())
+            console.print(f"{run.path} exists ({run.status}): going on with it")
+        if run.status != "complete":
+            console.rule("training", align="left")
+            if status := finish_training(run, run.config(), corpus, console):
+                return status
+        _use(options, run, corpus, console)
+    print_comparison(read_run(run.path), Console(highlight=False))
+    _print_samples(run, Console(highlight=False))
+    print(f"export: {run.path / 'export' / options.family}")
+    print(f"report: {run.path / 'report.html'}")
+    return 0
+
+
+def _begin(
+    options: PretrainOptions, overrides: Sequence[str], run: RunDirectory, console: Console
+) -> Corpus:
+    """Plans and prepares; afterwards the run directory says what the run is."""
+    budget = options.budget(default_time=DEFAULT_TIME)
+    template = apply_overrides(load_preset_or_file(options.preset), overrides)
+    template = replace(template, name=run.path.name)
+    vocab_size = options.vocab_size
+    if vocab_size is None:  # a first plan, by assumed speed, says how large a vocabulary fits
+        guess = make_plan(budget, template=template, hardware=describe_hardware())
+        vocab_size = guess.config.model.vocab_size
+
+    console.rule("preparing", align="left")
+    start = time.perf_counter()
+    out = options.corpora / f"{Path(options.source).stem}-{vocab_size}"
+    corpus = prepare(options.source, out, vocab_size, template.data.seed, console)
+    prepare_seconds = time.perf_counter() - start
+    console.print(describe_corpus(corpus, prepare_seconds))
+
+    console.rule("planning", align="left")
+    template = replace(template, data=replace(template.data, corpus=str(out)))
+    plan = calibrated_plan(
+        budget,
+        template=template,
+        vocab_size=vocab_size,
+        seq_len=options.seq_len,
+        held_out_tokens=corpus.stream("held_out").num_tokens,
+        console=console,
+    )
+    plan = plan.with_config(apply_overrides(plan.config, overrides))
+    corpus_tokens = corpus.stream("train").num_tokens
+    print_plan(plan, console, corpus_tokens)
+    _record(run, plan, corpus, corpus_tokens, prepare_seconds)
+    return corpus
+
+
+def _record(
+    run: RunDirectory, plan: Plan, corpus: Corpus, corpus_tokens: int, prepare_seconds: float
+) -> None:
+    run.write("plan.json", plan.to_json(corpus_tokens))
+    run.write("summary.json", {"prepare_seconds": prepare_seconds})
+    create_run(run, plan.config, corpus)
+
+
+def _use(options: PretrainOptions, run: RunDirectory, corpus: Corpus, console: Console) -> None:
+    """What comes after training: baselines, samples, export, report. Skips what is there."""
+    summary = run.read("summary.json")
+    if summary.get("baselines") is None:
+        with console.status("compressing the held-out text with xz"):
+            summary["baselines"] = _baselines(Path(run.config().data.corpus), corpus)
+        run.write("summary.json", summary)
+    loaded = load(run.path)
+    if not run.has("samples.jsonl"):
+        with console.status("continuing held-out prompts"):
+            _sample(run, loaded, corpus, run.config())
+    if summary.get("export") is None:
+        with console.status("exporting and verifying"):
+            result = export_loaded(
+                loaded, corpus, run.path / "export" / options.family, options.family
+            )
+        console.print("  " + describe_export(result))
+        summary["export"] = export_record(result)
+        run.write("summary.json", summary)
+    write_report(run.path)
+
+
+def _baselines(folder: Path, corpus: Corpus) -> dict[str, float]:
+    """xz on the held-out text; kept beside the corpus, since it takes its time."""
+    kept = folder / "baselines.json"
+    if kept.is_file():
+        record = read_json(kept)
+        if record.pop("corpus_sha", None) == corpus.sha:
+            return record
+    baselines = compression_baselines(corpus.text("train"), corpus.text("held_out"))._asdict()
+    write_json(kept, {"corpus_sha": corpus.sha} | baselines)
+    return baselines
+
+
+def _sample(run: RunDirectory, loaded: Loaded, corpus: Corpus, config: RunConfig) -> None:
+    """Continues the first tokens of a few held-out documents, beside how they really go on."""
+    decode = corpus.tokenizer.decode
+    prompts, expected = [], []
+    for document in corpus.documents("held_out"):
+        if len(document.tokens) >= _PROMPT_TOKENS + _SAMPLE_TOKENS and len(prompts) < _SAMPLES:
+            prompts.append(decode(document.tokens[:_PROMPT_TOKENS].tolist()))
+            rest = document.tokens[_PROMPT_TOKENS : _PROMPT_TOKENS + _SAMPLE_TOKENS]
+            expected.append(decode(rest.tolist()))
+    if not prompts:  # only short documents
+        document = next(corpus.documents("held_out"))
+        half = len(document.tokens) // 2
+        prompts, expected = [decode(document.tokens[:half])], [decode(document.tokens[half:])]
+    generations = generate(
+        loaded.config,
+        loaded.params,
+        loaded.tokenizer,
+        prompts,
+        max_tokens=_SAMPLE_TOKENS,
+        sampling=_SAMPLING,
+    )
+    for generation, truth in zip(generations, expected, strict=True):
+        record = {"prompt": generation.prompt, "text": generation.text, "expected": truth}
+        step = {"step": config.training.num_steps}
+        run.append("samples.jsonl", step | record | {"sampling": asdict(_SAMPLING)})
+
+
+def _print_samples(run: RunDirectory, console: Console) -> None:
+    for line in (run.path / "samples.jsonl").read_text().splitlines():
+        sample = json.loads(line)
+        console.rule("continuation of a held-out prompt", align="left")
+        console.print(Text(sample["prompt"], style="dim"), end="")
+        console.print(Text(sample["text"], style="bold"))
