@@ -9,11 +9,6 @@ CORE := $(VENV)/.core
 DEV := $(VENV)/.dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-# XLA's large temporary buffers page-fault less on huge pages; glibc reads this at process start.
-ifeq ($(shell uname -s),Linux)
-pretrain bench: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
-endif
-
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev pretrain test test-slow lint format types bench docs golden clean
 

@@ -1,6 +1,7 @@
 """The front door: a table of commands, each a lazy call into one workflow."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -19,13 +20,12 @@ COMMANDS = {
     "doctor": "what this machine offers and whether the installation works",
 }
 
-EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
-EXIT_PREEMPTED = 143
 
 
 def main() -> None:
     """The `isoflop` command."""
+    _ask_for_huge_pages()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -34,23 +34,33 @@ def run(args: Sequence[str]) -> int:
 
     Bad input is one line on stderr; a failure keeps its traceback.
     """
-    if not args or args[0] in ("-h", "--help"):
-        print(_usage())
-        return 0
-    command, rest = args[0], args[1:]
     try:
+        if not args or args[0] in ("-h", "--help"):
+            print(_usage())
+            return 0
+        command, rest = args[0], args[1:]
         if command not in COMMANDS:
             near = did_you_mean(command, COMMANDS)
-            raise InputError(
-                f"command: got {command!r}, expected one of {', '.join(COMMANDS)}{near}"
-            )
+            names = ", ".join(COMMANDS)
+            raise InputError(f"command: got {command!r}, expected one of {names}{near}")
         return importlib.import_module(f"workflows.{command}").main(rest)
     except InputError as error:
         print(f"isoflop: error: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except BrokenPipeError:  # the reader of our output has gone: `isoflop … | head`
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _ask_for_huge_pages() -> None:
+    """Starts this process again with glibc's huge pages on, unless the user set GLIBC_TUNABLES.
+
+    XLA's large temporary buffers page-fault less with them: about a sixth more tokens per second
+    on CPU. glibc reads the variable only when a process starts.
+    """
+    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
+        environment = os.environ | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+        os.execve(sys.executable, sys.orig_argv, environment)  # noqa: S606
 
 
 def _usage() -> str:

@@ -222,6 +222,45 @@ class AdamWConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MuonConfig:
+    """Muon for the layers' matrices, AdamW for the rest (Jordan et al. 2024; arXiv 2502.16982).
+
+    Muon steps along the orthogonalised momentum, scaled by sqrt(max(1, outputs / inputs)), so one
+    `learning_rate` serves matrices of every shape and size. Embedding table, head and norm scales
+    take `adam_learning_rate` with b1, b2 and epsilon, and no weight decay. `weight_decay` is
+    scaled by the learning rate. `clip_norm` 0 clips nothing.
+    """
+
+    kind: Literal["muon"] = "muon"
+    learning_rate: float = 0.02
+    momentum: float = 0.95
+    adam_learning_rate: float = 1e-2
+    b1: float = 0.9
+    b2: float = 0.95
+    epsilon: float = 1e-8
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    schedule: ScheduleConfig = field(default_factory=CosineConfig)
+
+    def __post_init__(self):
+        _require_positive(
+            "optimizer",
+            learning_rate=self.learning_rate,
+            adam_learning_rate=self.adam_learning_rate,
+            epsilon=self.epsilon,
+        )
+        _require_at_least_zero(
+            "optimizer", weight_decay=self.weight_decay, clip_norm=self.clip_norm
+        )
+        for name in ("b1", "b2", "momentum"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"optimizer.{name}", value, "a number from 0 to below 1")
+
+
+OptimizerConfig = AdamWConfig | MuonConfig
+
+
+@dataclass(frozen=True, kw_only=True)
 class MeshConfig:
     """Devices along each mesh axis; their product must equal the number of devices.
 
@@ -307,7 +346,7 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     objective: CausalLMConfig = field(default_factory=CausalLMConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    optimizer: AdamWConfig = field(default_factory=AdamWConfig)
+    optimizer: OptimizerConfig = field(default_factory=AdamWConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 

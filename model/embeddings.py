@@ -32,7 +32,9 @@ class TokenEmbedding(nn.Module):
 
     def __call__(self, tokens_BL: Int[Array, "B L"]) -> Float[Array, "B L D"]:
         """Looks tokens up. Out-of-range ids must be refused on the host: a gather clamps them."""
-        x_BLD = jnp.take(self.embedding.astype(self.dtype), tokens_BL, axis=0)
+        # Gathered over fsdp before the look-up: afterwards the rows are cut along that axis.
+        table_VD = self.constrain(self.embedding.astype(self.dtype), "vocab", "activation_embed")
+        x_BLD = jnp.take(table_VD, tokens_BL, axis=0)
         return self.constrain(x_BLD, "batch", "length", "activation_embed")
 
     def attend(self, x_BLD: Float[Array, "B L D"]) -> Float[Array, "B L V"]:

@@ -1,8 +1,8 @@
 """Batch size, learning rate, warm-up and weight decay from published rules."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from configs.schema import AdamWConfig, CosineConfig
+from configs.schema import MuonConfig, OptimizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,7 @@ _DEEPSEEK_RANGE = (1e17, 2e19)
 _MAX_LEARNING_RATE = 1e-2
 _MIN_BATCH_TOKENS = 4096
 _WARMUP_FRACTION = 0.02
+_MAX_WARMUP_STEPS = 2000
 
 
 def batch_tokens_for(flops: float) -> tuple[float, str]:
@@ -38,27 +39,43 @@ def learning_rate_for(flops: float) -> tuple[float, str]:
     return rate, f".3118·C^−.1250 ({_DEEPSEEK}{_range_note(flops)})"
 
 
-def optimizer_for(flops: float, num_steps: int) -> tuple[AdamWConfig, list[Rule]]:
-    """AdamW with a cosine schedule over exactly `num_steps`, and where its numbers came from."""
+def optimizer_for(
+    template: OptimizerConfig, flops: float, num_steps: int
+) -> tuple[OptimizerConfig, list[Rule]]:
+    """The template's optimizer with rates and warm-up for this run, and where they came from.
+
+    Args:
+      template: its kind, moments, decay and the shape of its schedule are kept.
+      flops: C of the run.
+      num_steps: the schedule ends with exactly this step.
+    """
     rate, rate_rule = learning_rate_for(flops)
     rate = float(f"{rate:.3g}")
-    warmup_steps = min(2000, round(_WARMUP_FRACTION * num_steps), num_steps - 1)
-    config = AdamWConfig(
-        learning_rate=rate, schedule=CosineConfig(warmup_steps=warmup_steps, final_fraction=0.0)
-    )
-    return config, [
-        Rule(field="optimizer.learning_rate", value=rate, rule=rate_rule),
+    warmup_steps = min(_MAX_WARMUP_STEPS, round(_WARMUP_FRACTION * num_steps), num_steps - 1)
+    schedule = replace(template.schedule, warmup_steps=warmup_steps)
+    rules = [
         Rule(
             field="optimizer.schedule.warmup_steps",
             value=warmup_steps,
-            rule=f"{_WARMUP_FRACTION:.0%} of the steps, at most 2000",
+            rule=f"{_WARMUP_FRACTION:.0%} of the steps, at most {_MAX_WARMUP_STEPS}",
         ),
         Rule(
             field="optimizer.weight_decay",
-            value=config.weight_decay,
-            rule="0.1, as in GPT-3, Chinchilla and Llama",
+            value=template.weight_decay,
+            rule=f"the preset's, for {template.kind}",
         ),
     ]
+    if isinstance(template, MuonConfig):
+        muon_rule = Rule(
+            field="optimizer.learning_rate",
+            value=template.learning_rate,
+            rule="the preset's: Muon scales its steps by each matrix' shape",
+        )
+        adam_rule = Rule(field="optimizer.adam_learning_rate", value=rate, rule=rate_rule)
+        config = replace(template, adam_learning_rate=rate, schedule=schedule)
+        return config, [muon_rule, adam_rule, *rules]
+    adam_rule = Rule(field="optimizer.learning_rate", value=rate, rule=rate_rule)
+    return replace(template, learning_rate=rate, schedule=schedule), [adam_rule, *rules]
 
 
 def _range_note(flops: float) -> str:

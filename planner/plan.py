@@ -201,7 +201,7 @@ def make_plan(
             f"budget: got {budget.value:g} {budget.unit}, which is {num_steps} optimizer steps; "
             f"expected enough for at least 2"
         )
-    optimizer, optimizer_rules = optimizer_for(optimum.flops, num_steps)
+    optimizer, optimizer_rules = optimizer_for(template.optimizer, optimum.flops, num_steps)
     interval = max(1, math.ceil(num_steps / _EVALUATIONS))
     config = replace(
         template,

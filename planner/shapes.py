@@ -29,7 +29,7 @@ _MAX_LAYERS = 160
 # Vocabulary by matmul parameters: larger models afford and want more pieces. A rule of thumb
 # between published models (GPT-2 small 50k, Llama 7B 32k, Llama 3 8B 128k) and, below them,
 # what keeps the head from eating the model.
-_VOCABULARIES = ((2e6, 1024), (1e7, 2048), (3e7, 4096), (1e8, 8192), (3e9, 32_768))
+_VOCABULARIES = ((2e5, 1024), (1e7, 2048), (3e7, 4096), (1e8, 8192), (3e9, 32_768))
 _LARGEST_VOCABULARY = 131_072
 
 

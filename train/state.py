@@ -34,14 +34,22 @@ def abstract_state(config: RunConfig, mesh: Mesh) -> TrainState:
     )
     optimizer = make_optimizer(config.optimizer, config.training.num_steps)
     replicated = NamedSharding(mesh, PartitionSpec())
+
+    def like_param(leaf: Any, param: jax.ShapeDtypeStruct) -> Any:
+        if isinstance(leaf, optax.MaskedNode):  # another optimizer's parameter
+            return leaf
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=param.sharding)
+
+    def like_scalar(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated)
+
     opt_state = optax.tree_map_params(
         optimizer,
-        lambda leaf, param: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=param.sharding),
+        like_param,
         jax.eval_shape(optimizer.init, params),
         params,
-        transform_non_params=lambda leaf: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=replicated
-        ),
+        transform_non_params=like_scalar,
+        is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode),
     )
     step = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated)
     return TrainState(step, params, opt_state)

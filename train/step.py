@@ -107,7 +107,7 @@ def make_train_step(config: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
         metrics = StepMetrics(
             loss=sums.cross_entropy / weight,
             z_loss=sums.z_loss / weight,
-            grad_norm=optax.global_norm(gradient),
+            grad_norm=optax.tree.norm(gradient),
             learning_rate=jnp.asarray(schedule(state.step), jnp.float32),
             trained_tokens=sums.weight,
         )

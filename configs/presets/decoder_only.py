@@ -12,6 +12,7 @@ from configs.schema import (
     DataConfig,
     MeshConfig,
     ModelConfig,
+    MuonConfig,
     RopeConfig,
     RunConfig,
     SwiGLUConfig,
@@ -37,7 +38,7 @@ def tiny() -> RunConfig:
             scan_layers=False,
         ),
         data=DataConfig(seq_len=128),
-        optimizer=AdamWConfig(learning_rate=3e-3, schedule=CosineConfig(warmup_steps=20)),
+        optimizer=MuonConfig(schedule=CosineConfig(warmup_steps=20, final_fraction=0.0)),
         training=TrainingConfig(num_steps=200, batch_size=16, log_every=10),
     )
 

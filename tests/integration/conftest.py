@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,21 +37,27 @@ def tiny() -> list[str]:
     return list(TINY)
 
 
-@pytest.fixture
-def isoflop(tmp_path: Path) -> Isoflop:
-    """Runs `isoflop ARGS` in `tmp_path` and returns the finished process."""
+@pytest.fixture(scope="session")
+def run_isoflop() -> Isoflop:
+    """Runs `isoflop ARGS` in the folder `cwd` and returns the finished process."""
 
-    def run(*args: object) -> subprocess.CompletedProcess[str]:
+    def run(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             _command(*args),
-            cwd=tmp_path,
+            cwd=cwd,
             env=_one_device_environment(),
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
         )
 
     return run
+
+
+@pytest.fixture
+def isoflop(tmp_path: Path, run_isoflop: Isoflop) -> Isoflop:
+    """`run_isoflop` in `tmp_path`."""
+    return partial(run_isoflop, cwd=tmp_path)
 
 
 @pytest.fixture

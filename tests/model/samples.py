@@ -1,6 +1,6 @@
 """Tiny models, packed rows, and gradients of a fixed random reading of the logits."""
 
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,9 @@ from configs.schema import AttentionConfig, ModelConfig, SwiGLUConfig
 from model.build import Params, abstract_params, build_model, forward
 
 VOCAB_SIZE = 64
+
+# Machine code need not be fast here: unoptimised it compiles in half the time.
+QUICK_COMPILE = {"xla_backend_optimization_level": 0}
 
 
 class Rows(NamedTuple):
@@ -93,22 +96,21 @@ def assert_trees_close(a: Any, b: Any, tolerance: float) -> None:
     assert worst <= tolerance, f"{jax.tree_util.keystr(path)} differs by {worst:.2e}"
 
 
+def _logits(config: ModelConfig, params: Params, rows: Rows) -> jax.Array:
+    tokens, positions, segment_ids = map(jnp.asarray, rows)
+    model = build_model(config)
+    return forward(model, params, tokens, positions=positions, segment_ids=segment_ids)
+
+
 @cache
 def _forward(config: ModelConfig):
-    model = build_model(config)
-
-    @jax.jit
-    def logits_BLV(params: Params, rows: Rows) -> jax.Array:
-        tokens, positions, segment_ids = map(jnp.asarray, rows)
-        return forward(model, params, tokens, positions=positions, segment_ids=segment_ids)
-
-    return logits_BLV
+    return jax.jit(partial(_logits, config), compiler_options=QUICK_COMPILE)
 
 
 @cache
 def _gradient(config: ModelConfig):
     def product(params: Params, rows: Rows, reading: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits_BLV = _forward(config)(params, rows)
+        logits_BLV = _logits(config, params, rows)
         return jnp.sum(logits_BLV * reading), logits_BLV
 
-    return jax.jit(jax.grad(product, has_aux=True))
+    return jax.jit(jax.grad(product, has_aux=True), compiler_options=QUICK_COMPILE)

@@ -1,4 +1,4 @@
-"""Attention against a plain NumPy implementation, and the ways of computing it against each other."""
+"""Attention against plain NumPy, and the ways of computing it against each other."""
 
 from dataclasses import replace
 
@@ -59,8 +59,9 @@ def test_attention_in_causal_blocks_equals_attention_at_once(num_blocks):
     q, k, v = random_heads(L, H, 0), random_heads(L, K, 1), random_heads(L, K, 2)
     mask = np.tile(np.tri(L, dtype=bool), (B, 1, 1))
     mask[1, 3:, :3] = False
-    args = tuple(map(jnp.asarray, (q, k, v, mask)))
-    blocked, whole = causal_attention(*args, num_blocks), dot_product_attention(*args)
+    q, k, v, mask = map(jnp.asarray, (q, k, v, mask))
+    blocked = causal_attention(q, k, v, mask, num_blocks)
+    whole = dot_product_attention(q, k, v, mask)
     np.testing.assert_allclose(blocked, whole, atol=1e-6)
 
 

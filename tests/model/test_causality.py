@@ -7,7 +7,7 @@ import pytest
 
 from configs.schema import AttentionConfig, ModelConfig
 from model.build import build_model, forward
-from tests.model.samples import packed_rows, random_params, tiny_model
+from tests.model.samples import QUICK_COMPILE, packed_rows, random_params, tiny_model
 
 LENGTHS, PADDING = [5, 1, 7], 3
 
@@ -32,7 +32,8 @@ def influence(config: ModelConfig, positions: np.ndarray, segment_ids: np.ndarra
         )
         return logits_BLV[0] @ reading_V
 
-    jacobian_LVD = jax.jit(jax.jacrev(read))(params["token_embedding"]["embedding"])
+    jacobian = jax.jit(jax.jacrev(read), compiler_options=QUICK_COMPILE)
+    jacobian_LVD = jacobian(params["token_embedding"]["embedding"])
     return np.linalg.norm(np.asarray(jacobian_LVD), axis=-1)[:, :L]
 
 

@@ -1,5 +1,7 @@
 """The whole model against a plain NumPy transformer, and cached decoding against all at once."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from configs.schema import AttentionConfig, ModelConfig, RMSNormConfig, RopeConf
 from model.build import Params, abstract_params, build_model, extend, forward
 from model.decoder_only import empty_cache
 from tests.model.samples import (
+    QUICK_COMPILE,
     Rows,
     logits_of,
     packed_rows,
@@ -110,27 +113,25 @@ def test_bf16_compute_keeps_parameters_in_fp32():
 def test_cached_decoding_equals_the_full_forward_pass(scan_layers):
     # The second row is two tokens shorter: padded on the left, in slots that nobody sees.
     config = tiny_model(scan_layers=scan_layers)
-    params, (tokens, positions, segment_ids) = random_params(config), packed_rows([12], num_rows=2)
+    params, (tokens, positions, segment_ids) = random_params(config), packed_rows([16], num_rows=2)
     positions[1], segment_ids[1] = np.maximum(positions[1] - 2, 0), positions[1] >= 2
     full = logits_of(config, params, Rows(tokens, positions, segment_ids))
     model = build_model(config)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=QUICK_COMPILE)
     def step(params, cache, tokens, positions, segment_ids):
-        return extend(
-            model, params, tokens, cache, positions=positions, segment_ids=segment_ids
-        )
+        return extend(model, params, tokens, cache, positions=positions, segment_ids=segment_ids)
 
-    cache, cached, begin = empty_cache(config, 2, num_slots=15), [], 0
-    for length in [7, 1, 1, 2, 1]:
+    cache, cached, begin = empty_cache(config, 2, num_slots=19), [], 0
+    for length in [12, 1, 1, 1, 1]:
         part = slice(begin, begin + length)
         logits, cache = step(
             params, cache, tokens[:, part], positions[:, part], segment_ids[:, part]
         )
         cached.append(logits)
         begin += length
-    assert int(cache.length) == 12
-    assert (cache.segments_BS[:, 12:] == 0).all()
+    assert int(cache.length) == 16
+    assert (cache.segments_BS[:, 16:] == 0).all()
     cached = np.concatenate(cached, axis=1)
     np.testing.assert_allclose(cached[0], full[0], atol=1e-5)
     np.testing.assert_allclose(cached[1, 2:], full[1, 2:], atol=1e-5)

@@ -27,7 +27,7 @@ def alone(document: np.ndarray) -> Rows:
 
 def test_a_packed_document_has_the_logits_it_has_alone():
     config, lengths = tiny_model(), [6, 1, 8]
-    params, rows = random_params(config), packed_rows(lengths, num_rows=2, padding=3)
+    params, rows = random_params(config), packed_rows(lengths, num_rows=2, padding=1)
     packed = logits_of(config, params, rows)
     ends = np.cumsum(lengths)
     for begin, end in zip(ends - lengths, ends, strict=True):
@@ -54,7 +54,7 @@ def test_a_row_of_the_data_room_gives_documents_the_logits_they_have_alone():
 def test_positions_count_by_differences():
     # A row may begin in the middle of a document, whose positions then start at 0 all the same.
     config = tiny_model()
-    params, rows = random_params(config), packed_rows([12])
+    params, rows = random_params(config), packed_rows([16], num_rows=2)
     straight = logits_of(config, params, rows)
     later = logits_of(config, params, rows._replace(positions=rows.positions + 37))
     stretched = logits_of(config, params, rows._replace(positions=2 * rows.positions))
@@ -65,7 +65,7 @@ def test_positions_count_by_differences():
 
 def test_padding_stays_finite_and_its_tokens_change_nothing():
     config = tiny_model()
-    params, rows = random_params(config), packed_rows([9], padding=7)
+    params, rows = random_params(config), packed_rows([9], num_rows=2, padding=7)
     logits, gradient = logits_and_gradient(config, params, rows)
     assert np.isfinite(logits).all()
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from configs.presets import PRESETS
 from configs.schema import AttentionConfig, MeshConfig, ModelConfig, SwiGLUConfig
@@ -21,7 +22,7 @@ from model.build import (
     param_shardings,
 )
 from planner.accounting import matmul_params, parameters, total_params
-from tests.model.samples import tiny_model
+from tests.model.samples import QUICK_COMPILE, tiny_model
 from train.mesh import make_mesh
 
 
@@ -95,21 +96,19 @@ def test_parameters_are_cut_as_their_logical_axes_say():
     mesh_config = MeshConfig(data=2, fsdp=2, tensor=2)
     shardings = param_shardings(config, make_mesh(mesh_config), mesh_config.rules)
     attention = shardings["decoder"]["layers"]["attention"]
-    assert shardings["token_embedding"]["embedding"].spec == ("tensor", "fsdp")
-    assert attention["query"]["kernel"].spec == (None, "fsdp", "tensor", None)
-    assert attention["out"]["kernel"].spec == (None, "tensor", None, "fsdp")
-    assert shardings["decoder"]["layers"]["mlp"]["down"]["kernel"].spec == (
-        None,
-        "tensor",
-        "fsdp",
-    )
-    assert shardings["decoder"]["final_norm"]["scale"].spec == (None,)
+    assert shardings["token_embedding"]["embedding"].spec == P("tensor", "fsdp")
+    assert attention["query"]["kernel"].spec == P(None, "fsdp", "tensor", None)
+    assert attention["out"]["kernel"].spec == P(None, "tensor", None, "fsdp")
+    down = shardings["decoder"]["layers"]["mlp"]["down"]
+    assert down["kernel"].spec == P(None, "tensor", "fsdp")
+    assert shardings["decoder"]["final_norm"]["scale"].spec == P(None)
 
 
 @pytest.fixture(scope="module")
 def initial():
     config = tiny_model(emb_dim=64)
-    init = jax.jit(partial(init_params, build_model(config)))
+    init = partial(init_params, build_model(config))
+    init = jax.jit(init, compiler_options=QUICK_COMPILE)
     return jax.tree.map(np.asarray, init(jax.random.key(0)))
 
 
@@ -142,7 +141,7 @@ def test_norms_start_at_one_and_layers_start_differently(initial):
 def test_scanned_and_unrolled_models_start_from_the_same_numbers():
     def start(**changes):
         init = partial(init_params, build_model(tiny_model(**changes)))
-        return jax.jit(init)(jax.random.key(3))
+        return jax.jit(init, compiler_options=QUICK_COMPILE)(jax.random.key(3))
 
     scanned = start(scan_layers=True)
     for changes in ({"scan_layers": False}, {"scan_layers": True, "remat": "full"}):

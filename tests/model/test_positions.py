@@ -31,9 +31,7 @@ def test_rotation_is_the_published_half_rotation(theta):
     expected = x * np.cos(angles) + rotate_half * np.sin(angles)
     # fp32 angles of a thousand radians are off by 1000 * 6e-8.
     np.testing.assert_allclose(rotated(x, positions, theta), expected, atol=3e-4)
-    np.testing.assert_allclose(
-        rotated(x, positions, theta)[:4], expected[:4], atol=3e-6
-    )
+    np.testing.assert_allclose(rotated(x, positions, theta)[:4], expected[:4], atol=3e-6)
 
 
 def test_scores_depend_on_the_difference_of_positions_alone():

@@ -56,5 +56,5 @@ def test_a_deeper_stack_runs_every_layer_in_order(baseline):
 
     swapped = with_layers(lambda leaf: leaf[::-1])
     assert np.abs(swapped - baseline.logits).max() > 1e-2
-    repeated = with_layers(lambda leaf: leaf[[0, 0]])
+    repeated = with_layers(lambda leaf: leaf[jnp.array([0, 0])])
     assert np.abs(repeated - baseline.logits).max() > 1e-2

@@ -1,0 +1,116 @@
+"""Which batches come is decided by the cursor alone; meshes decide where their rows lie."""
+
+from itertools import islice
+
+import jax
+import numpy as np
+import pytest
+
+from configs.schema import CausalLMConfig, MeshConfig
+from data.batches import Cursor, RowSource
+from tests.train.samples import BATCH_SIZE, SEQ_LEN, mesh_of, random_batch, tiny_run
+from train.feed import feed, put_batch
+from train.step import batch_sharding
+
+MESHES = [
+    MeshConfig(),
+    MeshConfig(data=8),
+    MeshConfig(fsdp=2, tensor=2, data=2),
+    MeshConfig(tensor=4),
+]
+
+
+class NumberedTokens:
+    """A stream whose tokens are their own offsets; a document every 11 tokens."""
+
+    num_tokens = 1000
+
+    def read(self, start: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+        index = ((start + np.arange(length)) % self.num_tokens).astype(np.int32)
+        return index, index % 11 == 0
+
+
+@pytest.fixture(scope="module")
+def source():
+    return RowSource(NumberedTokens(), seq_len=SEQ_LEN, seed=4, objective=CausalLMConfig())
+
+
+def fed(source, cursor: Cursor, num_batches: int, mesh: MeshConfig = MESHES[0]):
+    config = tiny_run(mesh=mesh)
+    sharding = batch_sharding(config, mesh_of(config))
+    return list(
+        feed(source, cursor, batch_size=BATCH_SIZE, num_batches=num_batches, sharding=sharding)
+    )
+
+
+def assert_same(batches, others):
+    assert len(batches) == len(others)
+    for one, other in zip(batches, others, strict=True):
+        np.testing.assert_array_equal(one.rows, other.rows)
+        assert one.cursor == other.cursor
+        for x, y in zip((*one.batch, *one.host), (*other.batch, *other.host), strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+def test_batches_are_the_rows_in_order(source):
+    for number, one in enumerate(fed(source, Cursor(), 5)):
+        rows = np.arange(BATCH_SIZE * number, BATCH_SIZE * (number + 1))
+        np.testing.assert_array_equal(one.rows, rows)
+        expected = source.batch(rows)
+        for on_devices, on_host, field in zip(one.batch, one.host, expected, strict=True):
+            assert on_devices.dtype == field.dtype
+            np.testing.assert_array_equal(on_devices, field)
+            np.testing.assert_array_equal(on_host, field)
+        assert one.cursor == Cursor(BATCH_SIZE * (number + 1))
+
+
+@pytest.mark.parametrize("mesh", MESHES[1:], ids=["data", "all axes", "tensor"])
+def test_batches_are_the_same_on_any_mesh(source, mesh):
+    batches = fed(source, Cursor(3), 4, mesh)
+    assert_same(batches, fed(source, Cursor(3), 4))
+    rows_a_device = BATCH_SIZE // (mesh.data * mesh.fsdp)
+    for one in batches:
+        for field in one.batch:
+            shapes = {shard.data.shape for shard in field.addressable_shards}
+            assert shapes == {(rows_a_device, SEQ_LEN)}
+
+
+def test_resuming_from_a_cursor_gives_the_batches_that_would_have_come(source):
+    start = Cursor(5).skip(20, 30)
+    whole = fed(source, start, 6)
+    for stop in (1, 3, 5):
+        assert_same(fed(source, whole[stop - 1].cursor, 6 - stop), whole[stop:])
+
+
+def test_skipped_rows_are_passed_over(source):
+    batches = fed(source, Cursor().skip(4, 10).skip(20, 21), 2)
+    rows = np.concatenate([one.rows for one in batches])
+    expected = [*range(4), *range(10, 20), 21, 22]
+    np.testing.assert_array_equal(rows, expected)
+    assert batches[-1].cursor.next_row == 23
+    second = source.batch([*range(14, 20), 21, 22])
+    np.testing.assert_array_equal(batches[1].host.inputs, second.inputs)
+
+
+def test_rows_go_on_into_the_next_epoch(source):
+    last = source.rows_per_epoch - 3
+    (one,) = fed(source, Cursor(last), 1)
+    np.testing.assert_array_equal(one.rows, np.arange(last, last + BATCH_SIZE))
+
+
+def test_no_batches_left_is_an_empty_feed(source):
+    assert fed(source, Cursor(16), 0) == []
+
+
+def test_a_feed_may_be_left_early(source):
+    config = tiny_run()
+    sharding = batch_sharding(config, mesh_of(config))
+    batches = feed(source, Cursor(), batch_size=BATCH_SIZE, num_batches=50, sharding=sharding)
+    assert [int(one.rows[0]) for one in islice(batches, 2)] == [0, BATCH_SIZE]
+
+
+def test_a_whole_batch_is_put_onto_the_devices_unchanged():
+    config = tiny_run(mesh=MeshConfig(data=4, tensor=2))
+    batch = random_batch(config)
+    on_devices = put_batch(batch, batch_sharding(config, mesh_of(config)))
+    jax.tree.map(np.testing.assert_array_equal, on_devices, batch)

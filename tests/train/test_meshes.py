@@ -1,0 +1,211 @@
+"""The same training on eight devices, however they are arranged, as on one; and really cut up.
+
+In fp32 the first loss within 1e-6, each gradient leaf within 1e-5 (norm of the difference over
+the norm), ten losses within 1e-5: sums over rows and widths are only added up in another order.
+"""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from math import prod
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+from configs.errors import InputError
+from configs.schema import MeshConfig
+from configs.sharding import resolve
+from data.batches import Batch
+from planner.accounting import parameters
+from tests.model.samples import QUICK_COMPILE, assert_trees_close, relative_difference
+from tests.train.samples import ONE_DEVICE, mesh_of, random_batch, random_state, tiny_run
+from train.feed import put_batch
+from train.mesh import make_mesh
+from train.state import abstract_state, init_state
+from train.step import batch_sharding, make_gradients, make_train_step
+
+MESHES = {
+    "data=8": MeshConfig(data=8),
+    "fsdp=8": MeshConfig(fsdp=8),
+    "tensor=4, data=2": MeshConfig(tensor=4, data=2),
+    "fsdp=2, tensor=2, data=2": MeshConfig(fsdp=2, tensor=2, data=2),
+}
+NUM_STEPS = 10
+
+
+class Trained(NamedTuple):
+    """Ten steps on a mesh: the first gradients, every loss, the last parameters, the program."""
+
+    gradient: Any
+    first_loss: float
+    losses: np.ndarray
+    params: Any
+    compiled: Any
+
+
+@cache
+def train_on(mesh_config: MeshConfig) -> Trained:
+    config = tiny_run(mesh=mesh_config)
+    mesh = mesh_of(config)
+    sharding = batch_sharding(config, mesh)
+
+    def batch(step: int) -> Batch:
+        return put_batch(random_batch(config, seed=step), sharding)
+
+    state = random_state(config, mesh)
+    gradients = jax.jit(make_gradients(config, mesh), compiler_options=QUICK_COMPILE)
+    gradient, sums = gradients(state.params, batch(0))
+    step = make_train_step(config, mesh).lower(state, batch(0)).compile(QUICK_COMPILE)
+    losses = []
+    for number in range(NUM_STEPS):
+        state, metrics = step(state, batch(number))
+        losses.append(float(metrics.loss))
+    return Trained(
+        gradient=jax.tree.map(np.asarray, gradient),
+        first_loss=float(sums.cross_entropy / sums.weight),
+        losses=np.array(losses),
+        params=state.params,
+        compiled=step,
+    )
+
+
+@pytest.fixture(params=MESHES)
+def mesh_config(request) -> MeshConfig:
+    return MESHES[request.param]
+
+
+def test_losses_and_gradients_equal_those_of_one_device(mesh_config):
+    one, eight = train_on(ONE_DEVICE), train_on(mesh_config)
+    assert eight.first_loss == pytest.approx(one.first_loss, rel=1e-6)
+    assert eight.losses[0] == pytest.approx(one.first_loss, rel=1e-6)
+    assert_trees_close(eight.gradient, one.gradient, 1e-5)
+    np.testing.assert_allclose(eight.losses, one.losses, rtol=1e-5)
+
+
+def test_parameters_after_ten_steps_equal_those_of_one_device(mesh_config):
+    one, eight = train_on(ONE_DEVICE), train_on(mesh_config)
+    assert_trees_close(eight.params, one.params, 1e-5)
+    start = random_state(tiny_run(), mesh_of(tiny_run()))
+    moved = jax.tree.map(relative_difference, one.params, start.params)
+    assert min(jax.tree.leaves(moved)) > 1e-2  # ten steps changed every leaf, so equal says much
+
+
+def local_shapes(mesh_config: MeshConfig) -> Iterator[tuple[tuple[str, ...], tuple[int, ...]]]:
+    """Each parameter's path and the shape of one device's piece, from the planner's list."""
+    sizes = mesh_config.axis_sizes
+    for spec in parameters(tiny_run().model):
+        axes = resolve(mesh_config.rules, spec.logical_axes, spec.shape, sizes)
+        pieces = [prod(sizes[axis] for axis in dimension) for dimension in axes]
+        yield spec.path, tuple(n // p for n, p in zip(spec.shape, pieces, strict=True))
+
+
+def test_each_device_holds_its_piece_of_parameters_and_moments_and_no_more(mesh_config):
+    config = tiny_run(mesh=mesh_config)
+    state = random_state(config, mesh_of(config))
+    trained = train_on(mesh_config).params
+    for path, shape in local_shapes(mesh_config):
+        leaves = [
+            leaf
+            for tree in (state, trained)
+            for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)
+            if tuple(k.key for k in keys if hasattr(k, "key"))[-len(path) :] == path
+        ]
+        assert len(leaves) == 4, path  # the parameter, Adam's two moments, the trained parameter
+        for leaf in leaves:
+            assert {shard.data.shape for shard in leaf.addressable_shards} == {shape}, path
+
+
+@pytest.mark.parametrize(
+    ("name", "cut_in"),
+    [("data=8", 1), ("fsdp=8", 8), ("tensor=4, data=2", 4), ("fsdp=2, tensor=2, data=2", 4)],
+)
+def test_kernels_are_cut_in_as_many_pieces_as_the_mesh_promises(name, cut_in):
+    pieces = {
+        path: prod(shape) for path, shape in local_shapes(MESHES[name]) if path[-1] != "scale"
+    }
+    wholes = {spec.path: spec.size for spec in parameters(tiny_run().model)}
+    assert {wholes[path] // size for path, size in pieces.items()} == {cut_in}
+
+
+def entry_shapes(hlo: str) -> list[str]:
+    """Types of the compiled program's arguments, as one device sees them."""
+    layout = re.search(r"entry_computation_layout=\{\((.*?)\)->", hlo, re.DOTALL)
+    assert layout
+    return re.findall(r"([a-z]+\d+\[[\d,]*\])", layout[1])
+
+
+def test_the_compiled_step_takes_pieces_of_parameters_and_of_the_batch(mesh_config):
+    arguments = entry_shapes(train_on(mesh_config).compiled.as_text())
+    for path, shape in local_shapes(mesh_config):
+        text = f"f32[{','.join(map(str, shape))}]"
+        assert arguments.count(text) >= 3, path  # the parameter and two moments
+    rows = 8 // (mesh_config.data * mesh_config.fsdp)
+    assert arguments.count(f"s32[{rows},16]") == 4
+    assert arguments.count(f"f32[{rows},16]") == 1
+
+
+def test_the_compiled_step_communicates_as_its_mesh_needs():
+    def collectives(name: str) -> set[str]:
+        hlo = train_on(MESHES[name]).compiled.as_text()
+        return set(re.findall(r"\b(all-gather|all-reduce|reduce-scatter|all-to-all)\(", hlo))
+
+    assert "all-gather" not in collectives("data=8")  # whole parameters everywhere
+    assert "all-reduce" in collectives("data=8")  # gradients
+    assert "all-gather" in collectives("fsdp=8")  # parameters, as each layer needs them
+    assert {"all-reduce", "reduce-scatter"} & collectives("fsdp=8")
+    assert "all-reduce" in collectives("tensor=4, data=2")
+    assert "all-gather" in collectives("fsdp=2, tensor=2, data=2")
+    hlo = train_on(ONE_DEVICE).compiled.as_text()
+    assert not re.search(r"all-gather|all-reduce|reduce-scatter|all-to-all", hlo)
+
+
+def test_no_activation_is_cut_one_way_and_then_another(mesh_config):
+    # What the compiler inserts where two neighbouring shardings do not fit together.
+    hlo = train_on(mesh_config).compiled.as_text()
+    assert not re.search(r"\b(all-to-all|collective-permute)\(", hlo)
+
+
+def test_no_device_computes_the_logits_of_the_whole_batch(mesh_config):
+    hlo = train_on(mesh_config).compiled.as_text()
+    batch, vocab = 8 * 16, 64
+    assert not re.search(rf"f32\[(8,16|{batch}),{vocab}\]", hlo)
+    rows = 8 // (mesh_config.data * mesh_config.fsdp)
+    columns = vocab // mesh_config.tensor
+    assert re.search(rf"f32\[({rows},16|{rows * 16}),{columns}\]", hlo)
+
+
+@pytest.mark.slow
+def test_training_starts_from_the_same_numbers_on_any_mesh():
+    def start(mesh_config: MeshConfig):
+        config = tiny_run(mesh=mesh_config, seed=5)
+        return init_state(config, mesh_of(config))
+
+    one = start(ONE_DEVICE)
+    for mesh_config in MESHES.values():
+        state = start(mesh_config)
+        jax.tree.map(np.testing.assert_array_equal, state, one)
+        config = tiny_run(mesh=mesh_config)
+        expected = abstract_state(config, mesh_of(config))
+        assert jax.tree.all(
+            jax.tree.map(
+                lambda x, a: x.sharding.is_equivalent_to(a.sharding, x.ndim), state, expected
+            )
+        )
+
+
+def test_a_mesh_that_does_not_fit_the_devices_is_refused():
+    message = (
+        r"mesh: got data=2 × fsdp=2 × tensor=1 = 4 devices, expected 8 \(what this machine "
+        r"shows\); for example --mesh.data 8"
+    )
+    with pytest.raises(InputError, match=message):
+        make_mesh(MeshConfig(data=2, fsdp=2))
+
+
+def test_a_mesh_has_its_axes_in_order():
+    mesh = make_mesh(MeshConfig(data=2, fsdp=1, tensor=4))
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 1, "tensor": 4}
+    assert mesh.devices.shape == (2, 1, 4)
+    assert len(set(mesh.devices.flat)) == 8
