@@ -6,7 +6,6 @@ we write the checksum of every file, and check them all before restoring. A step
 moved aside and the one before it is used.
 """
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -155,8 +154,8 @@ def write_manifest(step_folder: Path) -> None:
 def check_manifest(step_folder: Path) -> str | None:
     """What is wrong with a step's files; None if they are as they were written."""
     try:
-        expected = read_json(step_folder / MANIFEST)["files"]
-    except (InputError, KeyError, json.JSONDecodeError):
+        expected = dict(read_json(step_folder / MANIFEST)["files"])
+    except (ValueError, KeyError, TypeError):
         return f"{MANIFEST} is missing or unreadable"
     present = {str(p.relative_to(step_folder)) for p in _files(step_folder)}
     if missing := sorted(set(expected) - present):

@@ -69,6 +69,7 @@ class RunDirectory:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            self.__exit__()
             raise InputError(
                 f"run: got {self.path}, which another process is writing; expected a run of its own"
             ) from error

@@ -32,7 +32,7 @@ from workflows.prepare import prepare
 from workflows.train import create_run, finish_training, open_corpus_of
 
 PROG = "isoflop pretrain"
-DEFAULT_TIME = "5m"
+DEFAULT_TIME = "6m"
 _SAMPLES = 3
 _PROMPT_TOKENS = 48
 _SAMPLE_TOKENS = 96
@@ -41,7 +41,7 @@ _SAMPLING = Sampling(temperature=0.7, top_p=0.95)
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainOptions(BudgetOptions):
-    """Pretrains a model from nothing but a budget and text; without arguments, five minutes on
+    """Pretrains a model from nothing but a budget and text; without arguments, six minutes on
     the source of Python's standard library.
 
     The same command on a run that was interrupted goes on with it. Any field of the config can be

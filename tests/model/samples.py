@@ -13,7 +13,7 @@ from model.build import Params, abstract_params, build_model, forward
 VOCAB_SIZE = 64
 
 # Machine code need not be fast here: unoptimised it compiles in half the time.
-QUICK_COMPILE = {"xla_backend_optimization_level": 0}
+QUICK_COMPILE: dict[str, Any] = {"xla_backend_optimization_level": 0}
 
 
 class Rows(NamedTuple):

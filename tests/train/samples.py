@@ -21,6 +21,7 @@ from data.batches import Batch
 from tests.model.samples import random_params, tiny_model
 from train.mesh import make_mesh
 from train.optimizers import make_optimizer
+from train.schedules import make_schedule
 from train.state import TrainState, abstract_state
 
 BATCH_SIZE, SEQ_LEN = 8, 16
@@ -73,6 +74,12 @@ def random_state(config: RunConfig, mesh: Mesh, seed: int = 0) -> TrainState:
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
     # Copies, so that donating the state leaves nothing of it deleted elsewhere.
     return jax.tree.map(lambda x, s: jax.device_put(np.array(x), s), state, shardings)
+
+
+def rate_at(optimizer: AdamWConfig, step: int, num_steps: int) -> float:
+    """The learning rate of a step."""
+    schedule = make_schedule(optimizer.schedule, optimizer.learning_rate, num_steps)
+    return float(np.asarray(schedule(step)))
 
 
 def with_optimizer(config: RunConfig, **changes: Any) -> RunConfig:

@@ -1,8 +1,9 @@
 """Checkpoints come back bit for bit, on any mesh, and damage never comes back as weights."""
 
 import json
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,9 +13,17 @@ from jax.sharding import SingleDeviceSharding
 from configs.errors import InputError
 from configs.schema import MeshConfig, RunConfig
 from tests.train.samples import mesh_of, random_state, tiny_run
-from train.checkpoint import MANIFEST, QUARANTINE, Checkpoints, check_manifest, restore_params
+from train.checkpoint import (
+    MANIFEST,
+    QUARANTINE,
+    Checkpoints,
+    Restored,
+    check_manifest,
+    restore_params,
+)
 from train.state import TrainState, abstract_state
 
+CONFIG = tiny_run()
 PROGRESS = {"cursor": {"next_row": 8, "skipped": [[1, 2]]}, "train_seconds": 0.1 + 0.2}
 
 
@@ -40,27 +49,46 @@ def abstract(config: RunConfig) -> TrainState:
     return abstract_state(config, mesh_of(config))
 
 
-@pytest.fixture
-def events():
-    return []
+@pytest.fixture(scope="module")
+def two_steps(tmp_path_factory):
+    """A checkpoints folder with steps 1 and 2."""
+    folder = tmp_path_factory.mktemp("run") / "checkpoints"
+    checkpoints = Checkpoints(folder)
+    for step in (1, 2):
+        checkpoints.save(state_at(CONFIG, step), PROGRESS | {"step": step})
+    checkpoints.close()
+    return folder
+
+
+class Saved(NamedTuple):
+    """A run with steps 1 and 2, the folder of the newer, and the events it tells of."""
+
+    checkpoints: Checkpoints
+    newest: Path
+    events: list[tuple[str, str]]
 
 
 @pytest.fixture
-def checkpoints(tmp_path, events):
-    opened = Checkpoints(
-        tmp_path / "checkpoints", keep=2, on_event=lambda *event: events.append(event)
-    )
+def saved(two_steps, tmp_path):
+    folder, events = tmp_path / "checkpoints", []
+    shutil.copytree(two_steps, folder)
+    checkpoints = Checkpoints(folder, on_event=lambda *event: events.append(event))
+    yield Saved(checkpoints, folder / "2", events)
+    checkpoints.close()
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    """A run without any."""
+    opened = Checkpoints(tmp_path / "checkpoints")
     yield opened
     opened.close()
 
 
-@pytest.fixture
-def saved(checkpoints, tmp_path):
-    """Steps 1 and 2 of a run, and the folder of the newer."""
-    config = tiny_run()
-    for step in (1, 2):
-        checkpoints.save(state_at(config, step), PROGRESS | {"step": step})
-    return config, tmp_path / "checkpoints" / "2"
+def restore(checkpoints: Checkpoints, target: TrainState | None = None) -> Restored:
+    restored = checkpoints.restore_latest(target or abstract(CONFIG))
+    assert restored is not None
+    return restored
 
 
 def largest_file(folder: Path) -> Path:
@@ -74,10 +102,10 @@ def flip_bit(path: Path, offset: int, bit: int = 3) -> None:
     path.write_bytes(content)
 
 
-def test_the_newest_state_comes_back_bit_for_bit_with_its_progress(checkpoints, saved, events):
-    config, _ = saved
-    restored = checkpoints.restore_latest(abstract(config))
-    assert_bits_equal(restored.state, state_at(config, 2))
+def test_the_newest_state_comes_back_bit_for_bit_with_its_progress(saved):
+    checkpoints, _, events = saved
+    restored = restore(checkpoints)
+    assert_bits_equal(restored.state, state_at(CONFIG, 2))
     assert isinstance(restored.state, TrainState)
     assert restored.progress == PROGRESS | {"step": 2}
     assert checkpoints.steps() == [1, 2]
@@ -85,7 +113,7 @@ def test_the_newest_state_comes_back_bit_for_bit_with_its_progress(checkpoints, 
 
 
 def test_nothing_saved_restores_nothing(checkpoints):
-    assert checkpoints.restore_latest(abstract(tiny_run())) is None
+    assert checkpoints.restore_latest(abstract(CONFIG)) is None
 
 
 @pytest.mark.parametrize(
@@ -100,22 +128,20 @@ def test_nothing_saved_restores_nothing(checkpoints):
 def test_a_state_moves_to_another_mesh_bit_for_bit(checkpoints, before, after):
     checkpoints.save(state_at(tiny_run(mesh=before), 3), PROGRESS)
     target = abstract(tiny_run(mesh=after))
-    restored = checkpoints.restore_latest(target)
-    assert_bits_equal(restored.state, state_at(tiny_run(), 3))
+    restored = restore(checkpoints, target)
+    assert_bits_equal(restored.state, state_at(CONFIG, 3))
     for leaf, expected in zip(
         jax.tree.leaves(restored.state), jax.tree.leaves(target), strict=True
     ):
         assert leaf.sharding.is_equivalent_to(expected.sharding, leaf.ndim)
 
 
-def test_one_flipped_bit_puts_the_step_aside_and_restores_the_one_before(
-    checkpoints, saved, events
-):
-    config, newest = saved
+def test_one_flipped_bit_puts_the_step_aside_and_restores_the_one_before(saved):
+    checkpoints, newest, events = saved
     damaged = largest_file(newest)
     flip_bit(damaged, damaged.stat().st_size // 2)
-    restored = checkpoints.restore_latest(abstract(config))
-    assert_bits_equal(restored.state, state_at(config, 1))
+    restored = restore(checkpoints)
+    assert_bits_equal(restored.state, state_at(CONFIG, 1))
     assert restored.progress["step"] == 1
     name = damaged.relative_to(newest)
     assert events == [("checkpoint_quarantined", f"step 2: {name} does not match its checksum")]
@@ -124,25 +150,23 @@ def test_one_flipped_bit_puts_the_step_aside_and_restores_the_one_before(
     assert checkpoints.steps() == [1]
 
 
-def test_training_on_saves_the_damaged_step_anew_and_may_put_it_aside_again(
-    checkpoints, saved, events
-):
-    config, newest = saved
+def test_training_on_saves_the_damaged_step_anew_and_may_put_it_aside_again(saved):
+    checkpoints, newest, events = saved
     for _ in range(2):
         flip_bit(largest_file(newest), 0)
-        assert int(checkpoints.restore_latest(abstract(config)).state.step) == 1
-        checkpoints.save(state_at(config, 2), PROGRESS)
-    assert_bits_equal(checkpoints.restore_latest(abstract(config)).state, state_at(config, 2))
+        assert int(restore(checkpoints).state.step) == 1
+        checkpoints.save(state_at(CONFIG, 2), PROGRESS)
+    assert_bits_equal(restore(checkpoints).state, state_at(CONFIG, 2))
     assert len(events) == 2
     quarantined = sorted(path.name for path in (newest.parent / QUARANTINE).iterdir())
     assert quarantined == ["2", "2.1"]
 
 
-def test_when_every_step_is_damaged_nothing_is_restored(checkpoints, saved, events):
-    config, newest = saved
+def test_when_every_step_is_damaged_nothing_is_restored(saved):
+    checkpoints, newest, events = saved
     for step in (newest, newest.parent / "1"):
         flip_bit(largest_file(step), 0)
-    assert checkpoints.restore_latest(abstract(config)) is None
+    assert checkpoints.restore_latest(abstract(CONFIG)) is None
     assert len(events) == 2
 
 
@@ -169,16 +193,16 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_any_other_damage_restores_the_step_before(checkpoints, saved, events, damage):
-    config, newest = saved
+def test_any_other_damage_restores_the_step_before(saved, damage):
+    checkpoints, newest, events = saved
     DAMAGE[damage](newest)
-    restored = checkpoints.restore_latest(abstract(config))
-    assert_bits_equal(restored.state, state_at(config, 1))
+    restored = restore(checkpoints)
+    assert_bits_equal(restored.state, state_at(CONFIG, 1))
     assert len(events) == 1
 
 
 def test_a_flip_of_any_bit_anywhere_is_noticed(saved):
-    _, newest = saved
+    newest = saved.newest
     assert check_manifest(newest) is None
     rng = np.random.default_rng(0)
     # Of the manifest, the part that lists the files; what comes before says nothing of them.
@@ -193,10 +217,9 @@ def test_a_flip_of_any_bit_anywhere_is_noticed(saved):
 
 
 def test_the_newest_stay_and_every_so_many_besides(tmp_path):
-    config = tiny_run()
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2, keep_every=3)
     for step in range(1, 8):
-        checkpoints.save(state_at(config, step), PROGRESS)
+        checkpoints.save(state_at(CONFIG, step), PROGRESS)
     checkpoints.close()
     assert checkpoints.steps() == [3, 6, 7]
     folders = {path.name for path in (tmp_path / "checkpoints").iterdir()}
@@ -217,17 +240,17 @@ def test_parameters_alone_come_back_from_the_newest_step_of_any_mesh(checkpoints
         checkpoints.save(state_at(config, step), PROGRESS)
     target = abstract_on_one_device(config)
     params = restore_params(tmp_path / "checkpoints", target)
-    assert_bits_equal(params, state_at(tiny_run(), 10).params)
+    assert_bits_equal(params, state_at(CONFIG, 10).params)
     assert all(
         leaf.sharding == SingleDeviceSharding(jax.devices()[0]) for leaf in jax.tree.leaves(params)
     )
 
 
 def test_parameters_alone_are_refused_from_a_damaged_step_which_stays_where_it_is(saved):
-    config, newest = saved
+    newest = saved.newest
     flip_bit(largest_file(newest), 5)
     with pytest.raises(InputError, match="does not match its checksum.*expected an intact"):
-        restore_params(newest.parent, abstract_on_one_device(config))
+        restore_params(newest.parent, abstract_on_one_device(CONFIG))
     assert newest.exists()
 
 
@@ -237,11 +260,11 @@ def test_a_run_without_checkpoints_is_refused(tmp_path, make):
     if make:
         folder.mkdir(parents=True)
     with pytest.raises(InputError, match="expected a run with at least one checkpoint"):
-        restore_params(folder, abstract_on_one_device(tiny_run()))
+        restore_params(folder, abstract_on_one_device(CONFIG))
 
 
 def test_the_manifest_lists_every_file(saved):
-    _, newest = saved
+    newest = saved.newest
     manifest = json.loads((newest / MANIFEST).read_text())
     files = {str(p.relative_to(newest)) for p in newest.rglob("*") if p.is_file()} - {MANIFEST}
     assert set(manifest["files"]) == files

@@ -70,7 +70,7 @@ def test_batches_are_the_same_on_any_mesh(source, mesh):
     assert_same(batches, fed(source, Cursor(3), 4))
     rows_a_device = BATCH_SIZE // (mesh.data * mesh.fsdp)
     for one in batches:
-        for field in one.batch:
+        for field in jax.tree.leaves(one.batch):
             shapes = {shard.data.shape for shard in field.addressable_shards}
             assert shapes == {(rows_a_device, SEQ_LEN)}
 

@@ -6,6 +6,7 @@ the norm), ten losses within 1e-5: sums over rows and widths are only added up i
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from math import prod
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from configs.errors import InputError
-from configs.schema import MeshConfig
+from configs.schema import MeshConfig, MuonConfig, RunConfig
 from configs.sharding import resolve
 from data.batches import Batch
 from planner.accounting import parameters
@@ -47,7 +48,10 @@ class Trained(NamedTuple):
 
 @cache
 def train_on(mesh_config: MeshConfig) -> Trained:
-    config = tiny_run(mesh=mesh_config)
+    return train_with(tiny_run(mesh=mesh_config))
+
+
+def train_with(config: RunConfig) -> Trained:
     mesh = mesh_of(config)
     sharding = batch_sharding(config, mesh)
 
@@ -92,6 +96,38 @@ def test_parameters_after_ten_steps_equal_those_of_one_device(mesh_config):
     assert min(jax.tree.leaves(moved)) > 1e-2  # ten steps changed every leaf, so equal says much
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fsdp=8", "fsdp=2, tensor=2, data=2"])
+def test_scanned_rematerialised_accumulated_training_equals_plain_training_on_one_device(name):
+    one = train_on(ONE_DEVICE)
+    plain = tiny_run(mesh=MESHES[name])
+    rows = 16 if name == "fsdp=8" else 8  # a microbatch must divide over the devices
+    config = replace(
+        plain,
+        model=replace(plain.model, scan_layers=True, remat="full"),
+        training=replace(plain.training, num_microbatches=2, batch_size=rows),
+    )
+    if rows != 8:
+        one = train_with(tiny_run(batch_size=rows))
+    eight = train_with(config)
+    assert_trees_close(eight.gradient, one.gradient, 1e-5)
+    np.testing.assert_allclose(eight.losses, one.losses, rtol=1e-5)
+    assert_trees_close(eight.params, one.params, 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fsdp=8", "fsdp=2, tensor=2, data=2"])
+def test_muon_on_eight_devices_equals_muon_on_one(name):
+    muon = MuonConfig(schedule=tiny_run().optimizer.schedule)
+    one, eight = (
+        train_with(replace(tiny_run(mesh=mesh), optimizer=muon))
+        for mesh in (ONE_DEVICE, MESHES[name])
+    )
+    # Orthogonalising enlarges the rounding of small singular values, here by about a hundred.
+    np.testing.assert_allclose(eight.losses, one.losses, rtol=1e-4)
+    assert_trees_close(eight.params, one.params, 1e-3)
+
+
 def local_shapes(mesh_config: MeshConfig) -> Iterator[tuple[tuple[str, ...], tuple[int, ...]]]:
     """Each parameter's path and the shape of one device's piece, from the planner's list."""
     sizes = mesh_config.axis_sizes
@@ -115,6 +151,22 @@ def test_each_device_holds_its_piece_of_parameters_and_moments_and_no_more(mesh_
         assert len(leaves) == 4, path  # the parameter, Adam's two moments, the trained parameter
         for leaf in leaves:
             assert {shard.data.shape for shard in leaf.addressable_shards} == {shape}, path
+
+
+def test_muons_single_moment_of_a_kernel_is_cut_like_the_kernel(mesh_config):
+    config = tiny_run(mesh=mesh_config)
+    muon = MuonConfig(schedule=config.optimizer.schedule)
+    state = abstract_state(replace(config, optimizer=muon), mesh_of(config))
+    shapes = dict(local_shapes(mesh_config))
+    moments = {path: 0 for path in shapes}
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state):
+        names = tuple(key.key for key in keys if hasattr(key, "key"))
+        for path in shapes:
+            if names[-len(path) :] == path:
+                assert leaf.sharding.shard_shape(leaf.shape) == shapes[path]
+                moments[path] += 1
+    expected = {path: 1 if path[-1] == "kernel" else 2 for path in shapes}
+    assert moments == expected
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,19 @@
 """AdamW against NumPy, and what weight decay and clipping apply to."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from configs.schema import AdamWConfig, CosineConfig
+from configs.schema import AdamWConfig, CosineConfig, MuonConfig
 from model.build import abstract_params
 from planner.accounting import parameters
-from tests.model.samples import tiny_model
+from tests.model.samples import QUICK_COMPILE, random_params, tiny_model
+from tests.train.samples import rate_at
 from train.optimizers import decay_mask, make_optimizer
-from train.schedules import make_schedule
 
 NUM_STEPS = 20
 CONFIG = AdamWConfig(
@@ -42,13 +44,12 @@ def adamw_in_numpy(config: AdamWConfig, params: dict, gradients: list[dict]) -> 
     leaves, structure = jax.tree.flatten(params)
     decays = jax.tree.leaves({"layer": {"kernel": 1.0, "scale": 0.0}, "embedding": 1.0})
     first, second = [np.zeros_like(x) for x in leaves], [np.zeros_like(x) for x in leaves]
-    schedule = make_schedule(config.schedule, config.learning_rate, NUM_STEPS)
     for step, gradient in enumerate(gradients):
         grads = jax.tree.leaves(gradient)
         norm = np.sqrt(sum((g**2).sum() for g in grads))
         if config.clip_norm and norm > config.clip_norm:
             grads = [g * config.clip_norm / norm for g in grads]
-        rate = float(schedule(jnp.asarray(step)))
+        rate = rate_at(config, step, NUM_STEPS)
         for i, g in enumerate(grads):
             first[i] = config.b1 * first[i] + (1 - config.b1) * g
             second[i] = config.b2 * second[i] + (1 - config.b2) * g**2
@@ -90,11 +91,79 @@ def test_without_a_gradient_only_decayed_leaves_shrink():
     optimizer = make_optimizer(CONFIG, NUM_STEPS)
     zeros = jax.tree.map(jnp.zeros_like, params)
     updates, _ = optimizer.update(zeros, optimizer.init(params), params)
-    assert (updates["layer"]["scale"] == 0).all()
     rate = CONFIG.learning_rate / 4  # the first of three warm-up steps
-    np.testing.assert_allclose(
-        updates["layer"]["kernel"], -rate * 0.3 * params["layer"]["kernel"], rtol=1e-6
+    decays = {"layer": {"kernel": 0.3, "scale": 0.0}, "embedding": 0.3}
+    expected = jax.tree.map(lambda p, decay: -rate * decay * p, params, decays)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), updates, expected)
+
+
+@pytest.fixture(scope="module")
+def muon_update():
+    """One step of Muon on a tiny model's random gradients: gradients -> updates."""
+    params = random_params(tiny_model())
+    optimizer = make_optimizer(MUON, NUM_STEPS)
+
+    @partial(jax.jit, compiler_options=QUICK_COMPILE)
+    def update(gradient):
+        return optimizer.update(gradient, optimizer.init(params), params)[0]
+
+    return lambda gradient: jax.tree.map(np.asarray, update(gradient))
+
+
+MUON = MuonConfig(
+    learning_rate=0.02,
+    adam_learning_rate=0.01,
+    weight_decay=0.0,
+    clip_norm=0.0,
+    schedule=CosineConfig(warmup_steps=0),
+)
+
+
+def test_muon_steps_along_orthogonal_matrices_layer_by_layer(muon_update):
+    update = muon_update(random_params(tiny_model(), seed=1))
+    layers = update["decoder"]["layers"]
+    # Heads and head_dim are one axis of 32, or of 16 for keys and values.
+    matrices = {
+        "query": (layers["attention"]["query"]["kernel"].reshape(2, 32, 32), 1.0),
+        "key": (layers["attention"]["key"]["kernel"].reshape(2, 32, 16), 1.0),
+        "out": (layers["attention"]["out"]["kernel"].reshape(2, 32, 32), 1.0),
+        "up": (layers["mlp"]["up"]["kernel"], (48 / 32) ** 0.5),
+        "down": (layers["mlp"]["down"]["kernel"], 1.0),
+    }
+    for name, (matrices_NIO, scale) in matrices.items():
+        values = np.linalg.svd(matrices_NIO, compute_uv=False) / (0.02 * scale)
+        # Five Newton-Schulz steps bring singular values near one, not onto it; a tiny one stays.
+        assert (values < 1.3).all(), name
+        assert (values > 0.6).mean() > 0.9, name
+
+
+def test_muon_keeps_layers_apart(muon_update):
+    gradient = random_params(tiny_model(), seed=1)
+    doubled = jax.tree.map(
+        lambda g: g * np.array([1.0, 5.0]).reshape(2, *[1] * (g.ndim - 1)),
+        gradient["decoder"]["layers"],
     )
+    other = muon_update(gradient | {"decoder": gradient["decoder"] | {"layers": doubled}})
+    update = muon_update(gradient)
+    for part in ("attention", "mlp"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a[0], b[0], atol=1e-6),
+            update["decoder"]["layers"][part],
+            other["decoder"]["layers"][part],
+        )
+
+
+def test_muon_leaves_table_head_and_norms_to_adam(muon_update):
+    gradient = random_params(tiny_model(), seed=1)
+    update = muon_update(gradient)
+    for of in (
+        lambda tree: tree["token_embedding"]["embedding"],
+        lambda tree: tree["head"]["kernel"],
+        lambda tree: tree["decoder"]["final_norm"]["scale"],
+        lambda tree: tree["decoder"]["layers"]["mlp_norm"]["scale"],
+    ):
+        # Adam's first step is the sign of the gradient.
+        np.testing.assert_allclose(of(update), -0.01 * np.sign(of(gradient)), rtol=1e-3)
 
 
 def test_moments_are_fp32_and_shaped_like_their_parameters():

@@ -13,10 +13,9 @@ import pytest
 from configs.schema import MeshConfig, RunConfig
 from data.batches import Batch
 from tests.model.samples import QUICK_COMPILE, assert_trees_close, random_params
-from tests.train.samples import mesh_of, random_batch, random_state, tiny_run
+from tests.train.samples import mesh_of, random_batch, random_state, rate_at, tiny_run
 from train.feed import put_batch
 from train.optimizers import make_optimizer
-from train.schedules import make_schedule
 from train.step import batch_sharding, make_eval_step, make_gradients, make_train_step
 
 
@@ -87,8 +86,7 @@ def test_a_step_is_the_optimizer_on_the_gradient(stepped):
     assert metrics.z_loss == pytest.approx(float(sums.z_loss) / weight, rel=1e-5)
     assert metrics.grad_norm == pytest.approx(float(optax.tree.norm(gradient)), rel=1e-5)
     assert metrics.trained_tokens == weight
-    schedule = make_schedule(config.optimizer.schedule, config.optimizer.learning_rate, 10)
-    assert metrics.learning_rate == pytest.approx(float(schedule(0)), rel=1e-6)
+    assert metrics.learning_rate == pytest.approx(rate_at(config.optimizer, 0, 10), rel=1e-6)
 
 
 def test_the_state_is_donated(stepped):

@@ -1,0 +1,158 @@
+"""The loop: what is written when, and going on after a stop as if there had been none."""
+
+import json
+import os
+import signal
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from configs.errors import InputError
+from configs.schema import DataConfig, MeshConfig, RunConfig
+from tests.model.samples import tiny_model
+from tests.train.samples import mesh_of, random_state, tiny_run
+from train import loop
+from train.preemption import Preempted
+from train.run_directory import RunDirectory
+
+NUM_STEPS = 7
+
+
+def run_config(corpus, **training: Any) -> RunConfig:
+    model = tiny_model(vocab_size=corpus.tokenizer.vocab_size, num_layers=1)
+    defaults = {"num_steps": NUM_STEPS, "log_every": 2, "eval_every": 3, "checkpoint_every": 2}
+    return tiny_run(model=model, mesh=MeshConfig(data=8), **(defaults | training))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    """Every start of a run would compile the same steps; initialising is not what is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "compile_steps", cache(loop.compile_steps))
+        patch.setattr(loop, "init_state", random_state)
+        yield
+
+
+def train(config: RunConfig, path: Path, corpus) -> loop.TrainingResult:
+    with RunDirectory(path) as run:
+        run.create("test")
+        console = Console(file=open(os.devnull, "w"))  # noqa: SIM115
+        with console.file:
+            return loop.train(config, run, corpus, peak_flops=1e9, console=console)
+
+
+def lines(path: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (path / name).read_text().splitlines()]
+
+
+def without_times(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    timed = {"step_seconds", "tokens_per_second", "mfu", "mfu_palm", "train_seconds", "seconds"}
+    return [{k: v for k, v in record.items() if k not in timed} for record in records]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, corpus):
+    path = tmp_path_factory.mktemp("whole")
+    return path, train(run_config(corpus), path, corpus)
+
+
+def test_records_evaluations_and_checkpoints_come_when_they_are_due(whole):
+    path, result = whole
+    metrics, evaluations = lines(path, "metrics.jsonl"), lines(path, "evaluations.jsonl")
+    assert [record["step"] for record in metrics] == [1, 2, 4, 6, 7]
+    assert [record["step"] for record in evaluations] == [3, 6, 7]
+    assert sorted(p.name for p in (path / "checkpoints").iterdir()) == ["6", "7"]
+    assert evaluations[-1] == {"step": 7} | result.evaluation._asdict()
+    assert metrics[-1]["tokens"] == result.ledger.tokens_trained_on
+    assert metrics[-1]["loss"] < metrics[0]["loss"]
+    assert result.ledger.rows == NUM_STEPS * 8
+    assert result.peak_bytes > 0
+    assert list((path / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("stop_at", [3, 4])
+def test_a_run_asked_to_stop_saves_and_goes_on_bit_for_bit(
+    whole, corpus, tmp_path, monkeypatch, stop_at
+):
+    # Step 4 is logged just before a save that is due; step 3 is evaluated and not saved.
+    path, result = whole
+    append = RunDirectory.append
+
+    def append_and_stop(self, name, record):
+        append(self, name, record)
+        if record.get("step") == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "append", append_and_stop)
+        with pytest.raises(Preempted, match=f"of {NUM_STEPS}"):
+            train(run_config(corpus), tmp_path, corpus)
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+    again = train(run_config(corpus), tmp_path, corpus)
+    jax.tree.map(np.testing.assert_array_equal, again.params, result.params)
+    assert again.ledger == result.ledger
+    assert again.evaluation[:5] == result.evaluation[:5]
+    for name in ("metrics.jsonl", "evaluations.jsonl"):
+        assert without_times(lines(tmp_path, name)) == without_times(lines(path, name))
+    events = [event["event"] for event in lines(tmp_path, "events.jsonl")]
+    assert events == ["preempted", "resumed"]
+
+
+def test_a_run_killed_after_its_last_save_only_evaluates(whole, corpus, tmp_path):
+    path, result = whole
+    config = run_config(corpus)
+    train(config, tmp_path, corpus)
+    again = train(config, tmp_path, corpus)
+    jax.tree.map(np.testing.assert_array_equal, again.params, result.params)
+    assert again.evaluation[:5] == result.evaluation[:5]
+    assert again.step_seconds is None
+    for name in ("metrics.jsonl", "evaluations.jsonl"):
+        assert without_times(lines(tmp_path, name)) == without_times(lines(path, name))
+
+
+def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(whole, corpus, tmp_path):
+    path, result = whole
+    config = run_config(corpus)
+    train(config, tmp_path, corpus)
+    state = tmp_path / "checkpoints" / "7" / "state"
+    largest = max((p for p in state.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    again = train(config, tmp_path, corpus)
+    jax.tree.map(np.testing.assert_array_equal, again.params, result.params)
+    events = [event["event"] for event in lines(tmp_path, "events.jsonl")]
+    assert events == ["checkpoint_quarantined", "resumed"]
+    for name in ("metrics.jsonl", "evaluations.jsonl"):
+        assert without_times(lines(tmp_path, name)) == without_times(lines(path, name))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": tiny_model(vocab_size=64)}, "model.vocab_size: got 64, expected the tokenizer"),
+        ({"mesh": MeshConfig(data=4)}, "mesh: got data=4 × fsdp=1 × tensor=1 = 4 devices"),
+        ({"data": DataConfig(seq_len=10**6)}, "data.seq_len: got 1000000, expected fewer"),
+    ],
+    ids=["another vocabulary", "a mesh that does not fit", "rows longer than the corpus"],
+)
+def test_a_config_that_does_not_fit_is_refused_before_any_compile(
+    corpus, tmp_path, monkeypatch, change, message
+):
+    def compile_steps(*_):
+        raise AssertionError("compiled")
+
+    monkeypatch.setattr(loop, "compile_steps", compile_steps)
+    config = RunConfig(**(vars(run_config(corpus)) | change))
+    with pytest.raises(InputError, match=message):
+        train(config, tmp_path, corpus)
+
+
+def test_mesh_of_the_test_is_all_devices(corpus):
+    assert mesh_of(run_config(corpus)).size == jax.device_count()

@@ -1,0 +1,139 @@
+"""What is known of chips, and how a step becomes a record."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+
+from planner.accounting import training_flops_per_token
+from planner.hardware import CHIPS, chip_of_device
+from tests.train.samples import tiny_run
+from train.metrics import TensorBoard, peak_flops_per_second
+from train.recorder import Clock, Recorder
+from train.run_directory import RunDirectory
+from train.step import StepMetrics
+
+DEVICE_KINDS = {
+    "TPU v4": ("v4", 275e12),
+    "TPU v5 lite": ("v5e", 197e12),
+    "TPU v5e": ("v5e", 197e12),
+    "TPU v5": ("v5p", 459e12),
+    "TPU v5p": ("v5p", 459e12),
+    "TPU v6 lite": ("v6e", 918e12),
+    "TPU v6e": ("v6e", 918e12),
+    "NVIDIA A100-SXM4-80GB": ("a100", 312e12),
+    "NVIDIA H100 80GB HBM3": ("h100", 989e12),
+    "NVIDIA H200": ("h200", 989e12),
+    "NVIDIA B200": ("b200", 2250e12),
+}
+
+
+@pytest.mark.parametrize("device_kind", DEVICE_KINDS)
+def test_a_known_device_has_its_vendors_peak(device_kind):
+    name, flops = DEVICE_KINDS[device_kind]
+    assert chip_of_device(device_kind) == CHIPS[name]
+    peak, source = peak_flops_per_second([SimpleNamespace(device_kind=device_kind)] * 4)
+    assert peak == 4 * flops
+    assert source == f"{name} dense bf16, vendor's figure"
+
+
+@pytest.mark.parametrize("device_kind", ["cpu", "", "NVIDIA GeForce RTX 4090", "TPU7x"])
+def test_an_unknown_device_has_no_figures(device_kind):
+    assert chip_of_device(device_kind) is None
+
+
+def test_a_device_without_figures_is_measured():
+    peak, source = peak_flops_per_second([SimpleNamespace(device_kind="cpu")])
+    assert 1e8 < peak < 1e15
+    assert "measured" in source
+
+
+class Bar:
+    """Takes the records a progress bar would show."""
+
+    def __init__(self):
+        self.records = []
+
+    def update(self, record):
+        self.records.append(record)
+
+
+@pytest.fixture
+def seconds(monkeypatch):
+    """A clock that the test moves."""
+    now = SimpleNamespace(value=100.0)
+    monkeypatch.setattr("train.recorder.time.perf_counter", lambda: now.value)
+    return now
+
+
+@pytest.fixture
+def recorder(tmp_path, seconds):
+    config = tiny_run(log_every=2)
+    run, board, bar = RunDirectory(tmp_path), TensorBoard(tmp_path / "board"), Bar()
+    made = Recorder(config, run, board, Clock(already=7.0), peak_flops=1e9)
+
+    def read(step: int, after: float, loss: float = 2.0) -> None:
+        seconds.value += after
+        metrics = StepMetrics(loss, 3.0, 0.5, 0.01, 100.0)
+        made.read(step, metrics, 100 * step, bar)  # pyright: ignore[reportArgumentType]
+
+    def records() -> list[dict]:
+        path = tmp_path / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    yield SimpleNamespace(read=read, records=records, made=made, bar=bar, config=config)
+    board.close()
+
+
+def test_a_record_says_how_fast_the_steps_since_the_last_one_were(recorder):
+    for step, after in [(1, 5.0), (2, 0.5), (3, 1.0), (4, 2.0)]:
+        recorder.read(step, after)
+    first, second, fourth = recorder.records()
+    assert [record["step"] for record in (first, second, fourth)] == [1, 2, 4]
+    assert first["step_seconds"] is first["tokens_per_second"] is first["mfu"] is None
+    assert second["step_seconds"] == 0.5
+    assert fourth["step_seconds"] == 1.5  # the mean of steps 3 and 4
+    speed = 8 * 16 / 1.5
+    assert fourth["tokens_per_second"] == pytest.approx(speed)
+    model = recorder.config.model
+    flops = training_flops_per_token(model, 16).total
+    palm = training_flops_per_token(model, 16, causal=False).total
+    assert fourth["mfu"] == pytest.approx(speed * flops / 1e9)
+    assert fourth["mfu_palm"] == pytest.approx(speed * palm / 1e9)
+    assert fourth["tokens"] == 400
+    assert (fourth["loss"], fourth["z_loss"], fourth["grad_norm"]) == (2.0, 3.0, 0.5)
+    assert recorder.made.median_step_seconds() == 1.0
+    assert recorder.bar.records == recorder.records()
+
+
+def test_train_seconds_go_on_counting_from_before_a_restart(recorder):
+    recorder.read(1, 3.0)
+    assert recorder.records()[0]["train_seconds"] == 7.0 + 3.0
+
+
+def test_what_happens_in_a_pause_is_not_part_of_a_step(recorder):
+    recorder.read(1, 1.0)
+    recorder.read(2, 1.0)
+    recorder.made.pause()
+    recorder.read(3, 60.0)
+    recorder.read(4, 1.0)
+    assert recorder.records()[-1]["step_seconds"] == 1.0
+    assert recorder.made.median_step_seconds() == 1.0
+
+
+def test_the_last_step_is_always_recorded(recorder):
+    for step in (9, 10):
+        recorder.read(step, 1.0)
+    assert [record["step"] for record in recorder.records()] == [10]
+
+
+def test_nothing_was_timed_before_two_steps(recorder):
+    recorder.read(1, 1.0)
+    assert recorder.made.median_step_seconds() is None
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_the_run_even_between_records(recorder, loss):
+    with pytest.raises(FloatingPointError, match="the loss of step 3 is"):
+        recorder.read(3, 1.0, loss)
