@@ -1,5 +1,6 @@
 """From a parameter count to a concrete shape, aligned to the hardware."""
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ CPU_TILE = Tile(width=32, mlp=32)
 ACCELERATOR_TILE = Tile(width=128, mlp=128)
 _WIDE_HEAD_FROM = 2048  # published models go from heads of 64 to heads of 128 about here
 _MAX_LAYERS = 160
+_STRAY = 1.6  # how far a shape may be off the published width per layer
 
 # Vocabulary by matmul parameters: larger models afford and want more pieces. A rule of thumb
 # between published models (GPT-2 small 50k, Llama 7B 32k, Llama 3 8B 128k) and, below them,
@@ -52,7 +54,7 @@ def shape_for(
     """The shape whose count comes closest to `params` among well-proportioned ones.
 
     Widths are multiples of the tile; depth follows for each width; a shape whose width per layer
-    strays from published ratios (about 64 at 50M to 100 at 70B, lower below) by more than a
+    strays from published ratios (about 64 at 100M to 100 at 70B, lower below) by more than a
     factor of 1.6 is left out. MLP width is 8/3 of the model width (Shazeer 2020).
 
     Args:
@@ -63,26 +65,19 @@ def shape_for(
       InputError: not even the narrowest shape is small enough.
     """
     best: tuple[float, ModelConfig] | None = None
-    width = tile.width
-    while True:
-        layers_possible = False
+    for width in itertools.count(tile.width, tile.width):
+        if count(_shape(width, 1, template, vocab_size, tile)) > _STRAY * params:
+            break
         for num_layers in range(1, _MAX_LAYERS + 1):
-            config = _shape(width, num_layers, template, vocab_size, tile)
-            distance = abs(math.log(count(config) / params))
-            if distance < math.log(1.6):
-                layers_possible = True
             stray = abs(math.log(width / num_layers / _aspect_ratio(params)))
-            if stray > math.log(1.6):
+            if stray > math.log(_STRAY):
                 continue
-            # A shape twice as far off the ratio is worth a few percent of parameters.
-            score = distance + 0.1 * stray
+            config = _shape(width, num_layers, template, vocab_size, tile)
+            # Being off the ratio weighs less than being off the count.
+            score = abs(math.log(count(config) / params)) + 0.3 * stray
             if best is None or score < best[0]:
                 best = score, config
-        smallest = count(_shape(width, 1, template, vocab_size, tile))
-        if smallest > 1.6 * params and not layers_possible:
-            break
-        width += tile.width
-    if best is None or count(best[1]) > 2 * params:
+    if best is None:
         smallest = count(_shape(tile.width, 1, template, vocab_size, tile))
         raise InputError(
             f"budget: got a model of {params:,.0f} parameters, expected at least "
@@ -94,10 +89,10 @@ def shape_for(
 def _aspect_ratio(params: float) -> float:
     """Published widths per layer: GPT-2 small 64, Chinchilla 70B 102, Llama 3 405B 130.
 
-    Below 100M the ratio is kept falling towards 32 at half a million: two layers at least.
+    Below 100M the ratio is kept falling towards 40 at half a million.
     """
     log_params = math.log10(max(params, 1e5))
-    return min(130.0, max(32.0, 32.0 + (log_params - 5.7) * 14.0))
+    return min(130.0, max(40.0, 40.0 + (log_params - 5.7) * 12.0))
 
 
 def _shape(

@@ -23,8 +23,8 @@ from train.state import init_state
 from train.step import batch_sharding
 
 _TRIAL_SECONDS = 6.0
-_ROUNDS = 3
-_ASSUMED_MFU = {True: 0.4, False: 0.15}  # accelerators, CPUs; only where nothing was measured
+_ROUNDS = 4
+_ASSUMED_MFU = 0.4  # where nothing was measured yet; rather high, see `calibrated_plan`
 
 
 def describe_hardware() -> Hardware:
@@ -38,14 +38,13 @@ def describe_hardware() -> Hardware:
         memory = chip.memory_bytes
     else:
         memory = psutil.virtual_memory().total / len(devices)
-    mfu = _ASSUMED_MFU[is_accelerator]
     return Hardware(
         device=kind,
         num_devices=len(devices),
-        flops_per_second=mfu * peak,
+        flops_per_second=_ASSUMED_MFU * peak,
         peak_flops_per_second=peak,
         memory_bytes=memory,
-        source=f"assumed: {mfu:.0%} of peak",
+        source=f"assumed: {_ASSUMED_MFU:.0%} of peak",
         is_accelerator=is_accelerator,
     )
 
@@ -78,8 +77,9 @@ def calibrated_plan(
 ) -> Plan:
     """A plan whose speed was measured on the shape it chose.
 
-    Plan, try the planned step, plan again with the measured speed, until the shape stays the
-    same (three rounds at most).
+    Plan, try the planned step, plan again with the measured speed, until the step stays the same.
+    Wider models reach more FLOP/s, so several shapes may be consistent with their own speed; the
+    first plan assumes a high speed and later ones come down to the largest of them.
 
     Args:
       held_out_tokens: scored after the last step; their time comes out of a time budget.

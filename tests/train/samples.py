@@ -1,6 +1,5 @@
 """Tiny runs: a config, packed batches with uneven loss weights, and a state without any compile."""
 
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -80,7 +79,3 @@ def rate_at(optimizer: AdamWConfig, step: int, num_steps: int) -> float:
     """The learning rate of a step."""
     schedule = make_schedule(optimizer.schedule, optimizer.learning_rate, num_steps)
     return float(np.asarray(schedule(step)))
-
-
-def with_optimizer(config: RunConfig, **changes: Any) -> RunConfig:
-    return replace(config, optimizer=replace(config.optimizer, **changes))
