@@ -33,9 +33,11 @@ def empty_cache(config: ModelConfig, batch_size: int, num_slots: int) -> Cache:
     """A cache with room for `num_slots` tokens a row, in the compute dtype."""
     c = config.attention
     shape = (config.num_layers, batch_size, num_slots, c.num_kv_heads, c.head_dim)
-    zeros = jnp.zeros(shape, jnp.dtype(config.compute_dtype))
+    dtype = jnp.dtype(config.compute_dtype)
+    # Two buffers, not one twice: the cache is donated, and a buffer can be given away only once.
+    layers = LayerCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
     segments_BS = jnp.zeros((batch_size, num_slots), jnp.int32)
-    return Cache(LayerCache(zeros, zeros), segments_BS, jnp.zeros((), jnp.int32))
+    return Cache(layers, segments_BS, jnp.zeros((), jnp.int32))
 
 
 class DecoderOnly(nn.Module):

@@ -32,11 +32,13 @@ def tiny_run(*, mesh: MeshConfig = ONE_DEVICE, model: Any = None, **training: An
     model = model or tiny_model(
         attention=AttentionConfig(num_heads=4, num_kv_heads=4, head_dim=8), tie_embeddings=True
     )
-    defaults = {"num_steps": 10, "batch_size": BATCH_SIZE, "z_loss": 1e-3}
+    defaults = {"num_steps": 10, "batch_size": BATCH_SIZE, "z_loss": 1e-2}
     return RunConfig(
         model=model,
         data=DataConfig(seq_len=SEQ_LEN),
-        optimizer=AdamWConfig(learning_rate=1e-2, schedule=CosineConfig(warmup_steps=2)),
+        optimizer=AdamWConfig(
+            learning_rate=1e-2, clip_norm=0.0, schedule=CosineConfig(warmup_steps=2)
+        ),
         mesh=mesh,
         training=TrainingConfig(**(defaults | training)),
     )

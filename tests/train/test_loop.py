@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import signal
 from functools import cache
@@ -15,11 +16,14 @@ from rich.console import Console
 
 from configs.errors import InputError
 from configs.schema import DataConfig, MeshConfig, RunConfig
-from tests.model.samples import tiny_model
-from tests.train.samples import random_state, tiny_run
+from tests.model.samples import QUICK_COMPILE, tiny_model
+from tests.train.samples import mesh_of, random_state, tiny_run
 from train import loop
+from train.loop import compile_steps
 from train.preemption import Preempted
 from train.run_directory import RunDirectory
+from train.state import abstract_state
+from train.step import make_eval_step, make_train_step
 
 NUM_STEPS = 7
 
@@ -32,11 +36,37 @@ def run_config(corpus, **training: Any) -> RunConfig:
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once():
-    """Every start of a run would compile the same steps; initialising is not what is tested."""
+    """Compiles once, quickly, what every start of a run would; starts from NumPy's numbers."""
+
+    @cache
+    def compile_steps(config, mesh):
+        state, batch = abstract_state(config, mesh), loop.abstract_batch(config, mesh)
+        return loop.CompiledSteps(
+            make_train_step(config, mesh).lower(state, batch).compile(QUICK_COMPILE),
+            make_eval_step(config, mesh).lower(state.params, batch).compile(QUICK_COMPILE),
+            seconds=1.0,
+            peak_bytes=1000,
+        )
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "compile_steps", cache(loop.compile_steps))
+        patch.setattr(loop, "compile_steps", compile_steps)
         patch.setattr(loop, "init_state", random_state)
         yield
+
+
+@pytest.mark.slow
+def test_compiling_is_timed_and_tells_the_memory_a_device_needs(corpus):
+    config = run_config(corpus)
+    mesh = mesh_of(config)
+    compiled = compile_steps(config, mesh)
+    assert compiled.seconds > 0
+    state, batch = abstract_state(config, mesh), loop.abstract_batch(config, mesh)
+    arguments = sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves((state, batch))
+    )
+    assert compiled.peak_bytes > arguments
+    assert compiled.peak_bytes < 50 * arguments
 
 
 def train(config: RunConfig, path: Path, corpus) -> loop.TrainingResult:
@@ -71,7 +101,8 @@ def test_records_evaluations_and_checkpoints_come_when_they_are_due(whole):
     assert metrics[-1]["tokens"] == result.ledger.tokens_trained_on
     assert metrics[-1]["loss"] < metrics[0]["loss"]
     assert result.ledger.rows == NUM_STEPS * 8
-    assert result.peak_bytes > 0
+    assert (result.compile_seconds, result.peak_bytes) == (1.0, 1000)
+    assert result.peak_rss_bytes > 1e7
     assert list((path / "tensorboard").iterdir())
 
 

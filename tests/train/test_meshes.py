@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from configs.errors import InputError
@@ -25,7 +26,7 @@ from tests.train.samples import ONE_DEVICE, mesh_of, random_batch, random_state,
 from train.feed import put_batch
 from train.mesh import make_mesh
 from train.state import abstract_state, init_state
-from train.step import batch_sharding, make_gradients, make_train_step
+from train.step import batch_sharding, make_train_step
 
 MESHES = {
     "data=8": MeshConfig(data=8),
@@ -37,10 +38,13 @@ NUM_STEPS = 10
 
 
 class Trained(NamedTuple):
-    """Ten steps on a mesh: the first gradients, every loss, the last parameters, the program."""
+    """Ten steps on a mesh.
+
+    gradient: each leaf of the first step's, times (1 - b1): Adam's first moment after it, the
+    gradient not being clipped. losses: of every step. params: the last. compiled: the program.
+    """
 
     gradient: Any
-    first_loss: float
     losses: np.ndarray
     params: Any
     compiled: Any
@@ -59,20 +63,14 @@ def train_with(config: RunConfig) -> Trained:
         return put_batch(random_batch(config, seed=step), sharding)
 
     state = random_state(config, mesh)
-    gradients = jax.jit(make_gradients(config, mesh), compiler_options=QUICK_COMPILE)
-    gradient, sums = gradients(state.params, batch(0))
-    step = make_train_step(config, mesh).lower(state, batch(0)).compile(QUICK_COMPILE)
-    losses = []
+    compiled = make_train_step(config, mesh).lower(state, batch(0)).compile(QUICK_COMPILE)
+    losses, first_moment = [], None
     for number in range(NUM_STEPS):
-        state, metrics = step(state, batch(number))
+        state, metrics = compiled(state, batch(number))
         losses.append(float(metrics.loss))
-    return Trained(
-        gradient=jax.tree.map(np.asarray, gradient),
-        first_loss=float(sums.cross_entropy / sums.weight),
-        losses=np.array(losses),
-        params=state.params,
-        compiled=step,
-    )
+        if number == 0:
+            first_moment = jax.tree.map(np.asarray, optax.tree.get(state.opt_state, "mu"))
+    return Trained(first_moment, np.array(losses), state.params, compiled)
 
 
 @pytest.fixture(params=MESHES)
@@ -82,8 +80,7 @@ def mesh_config(request) -> MeshConfig:
 
 def test_losses_and_gradients_equal_those_of_one_device(mesh_config):
     one, eight = train_on(ONE_DEVICE), train_on(mesh_config)
-    assert eight.first_loss == pytest.approx(one.first_loss, rel=1e-6)
-    assert eight.losses[0] == pytest.approx(one.first_loss, rel=1e-6)
+    assert eight.losses[0] == pytest.approx(one.losses[0], rel=1e-6)
     assert_trees_close(eight.gradient, one.gradient, 1e-5)
     np.testing.assert_allclose(eight.losses, one.losses, rtol=1e-5)
 
@@ -112,7 +109,8 @@ def test_scanned_rematerialised_accumulated_training_equals_plain_training_on_on
     eight = train_with(config)
     assert_trees_close(eight.gradient, one.gradient, 1e-5)
     np.testing.assert_allclose(eight.losses, one.losses, rtol=1e-5)
-    assert_trees_close(eight.params, one.params, 1e-5)
+    # Adam's steps do not shrink with the gradient: a tiny one whose sign flips shows.
+    assert_trees_close(eight.params, one.params, 1e-4)
 
 
 @pytest.mark.slow

@@ -1,15 +1,21 @@
 """What is known of chips, and how a step becomes a record."""
 
+import io
 import json
 import math
+from collections.abc import Mapping
 from types import SimpleNamespace
+from typing import Any
 
+import jax.numpy as jnp
 import pytest
+from rich.console import Console
 
 from planner.accounting import training_flops_per_token
 from planner.hardware import CHIPS, chip_of_device
 from tests.train.samples import tiny_run
 from train.metrics import TensorBoard, peak_flops_per_second
+from train.progress import TrainingProgress
 from train.recorder import Clock, Recorder
 from train.run_directory import RunDirectory
 from train.step import StepMetrics
@@ -49,13 +55,14 @@ def test_a_device_without_figures_is_measured():
     assert "measured" in source
 
 
-class Bar:
-    """Takes the records a progress bar would show."""
+class Bar(TrainingProgress):
+    """Keeps the records a progress bar would show."""
 
     def __init__(self):
+        super().__init__(Console(file=io.StringIO()), num_steps=10, start_step=0)
         self.records = []
 
-    def update(self, record):
+    def update(self, record: Mapping[str, Any]) -> None:
         self.records.append(record)
 
 
@@ -75,8 +82,8 @@ def recorder(tmp_path, seconds):
 
     def read(step: int, after: float, loss: float = 2.0) -> None:
         seconds.value += after
-        metrics = StepMetrics(loss, 3.0, 0.5, 0.01, 100.0)
-        made.read(step, metrics, 100 * step, bar)  # pyright: ignore[reportArgumentType]
+        metrics = StepMetrics(*map(jnp.float32, (loss, 3.0, 0.5, 0.01, 100.0)))
+        made.read(step, metrics, 100 * step, bar)
 
     def records() -> list[dict]:
         path = tmp_path / "metrics.jsonl"

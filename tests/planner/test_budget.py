@@ -1,0 +1,45 @@
+"""Budgets are read exactly, and nonsense is refused by name."""
+
+import pytest
+
+from configs.errors import InputError
+from planner.budget import Budget, parse_budget, parse_count, parse_seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("5m", 300), ("1.5h", 5400), ("2d", 172_800), ("1h30m", 5400)],
+)
+def test_durations(text, seconds):
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("7B", 7e9), ("125M", 1.25e8), ("1e21", 1e21), ("1.5T", 1.5e12), ("12", 12)]
+)
+def test_counts(text, count):
+    assert parse_count("params", text) == count
+
+
+@pytest.mark.parametrize("text", ["5", "m", "5 m", "-5m", "5y", "", "nan"])
+def test_bad_durations_name_the_field(text):
+    with pytest.raises(InputError, match="^time: "):
+        parse_seconds(text)
+
+
+@pytest.mark.parametrize("text", ["7b", "-1", "seven", "1e", "inf", "nan", ""])
+def test_bad_counts_name_the_field(text):
+    with pytest.raises(InputError, match="^params: "):
+        parse_count("params", text)
+
+
+@pytest.mark.parametrize("given", [{}, {"time": "5m", "tokens": "1B"}])
+def test_exactly_one_budget(given):
+    with pytest.raises(InputError, match="^budget: .*exactly one"):
+        parse_budget(**given)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_budget_is_a_positive_quantity(value):
+    with pytest.raises(InputError, match="^budget"):
+        Budget(kind="tokens", value=value)
