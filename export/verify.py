@@ -180,6 +180,7 @@ def _reload(folder: Path, config: ModelConfig) -> tuple[dict[str, Any], int]:
     # How to compute is not in their config: only what the model is can be compared.
     read_config = replace(
         read_config,
+        attention=replace(read_config.attention, causal_blocks=config.attention.causal_blocks),
         compute_dtype=config.compute_dtype,
         scan_layers=config.scan_layers,
         remat=config.remat,

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import shutil
 import signal
 from functools import cache
 from pathlib import Path
@@ -137,9 +138,8 @@ def test_a_run_asked_to_stop_saves_and_goes_on_bit_for_bit(
 
 def test_a_run_killed_after_its_last_save_only_evaluates(whole, corpus, tmp_path):
     path, result = whole
-    config = run_config(corpus)
-    train(config, tmp_path, corpus)
-    again = train(config, tmp_path, corpus)
+    shutil.copytree(path, tmp_path, dirs_exist_ok=True)
+    again = train(run_config(corpus), tmp_path, corpus)
     jax.tree.map(np.testing.assert_array_equal, again.params, result.params)
     assert again.evaluation[:5] == result.evaluation[:5]
     assert again.step_seconds is None
@@ -154,14 +154,13 @@ def test_a_run_killed_after_its_last_save_only_evaluates(whole, corpus, tmp_path
 
 def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(whole, corpus, tmp_path):
     path, result = whole
-    config = run_config(corpus)
-    train(config, tmp_path, corpus)
+    shutil.copytree(path, tmp_path, dirs_exist_ok=True)
     state = tmp_path / "checkpoints" / "7" / "state"
     largest = max((p for p in state.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
     largest.write_bytes(content)
-    again = train(config, tmp_path, corpus)
+    again = train(run_config(corpus), tmp_path, corpus)
     jax.tree.map(np.testing.assert_array_equal, again.params, result.params)
     events = [event["event"] for event in lines(tmp_path, "events.jsonl")]
     assert events == ["checkpoint_quarantined", "resumed"]
