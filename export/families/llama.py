@@ -131,8 +131,8 @@ def to_config(config: ModelConfig, seq_len: int, ids: SpecialIds) -> dict[str, A
 def from_config(theirs: Mapping[str, Any]) -> tuple[ModelConfig, int]:
     """(our config, sequence length) of a Llama config.json.
 
-    Fields that say how to compute rather than what (compute dtype, scanned layers, remat, causal blocks) take
-    our defaults.
+    Fields that say how to compute rather than what (compute dtype, scanned layers, remat, causal
+    blocks) take our defaults.
 
     Raises:
       InputError: a field is missing, has a wrong type, or asks for what our model has not.
