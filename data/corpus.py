@@ -44,6 +44,10 @@ RECIPE_VERSION = 1
 Progress = Callable[[str, float], None]
 
 
+class OtherCorpusError(InputError):
+    """The folder to write into holds another corpus, which is left as it is."""
+
+
 class EncodedDocument(NamedTuple):
     """A document's token ids int32 [n], without <s> and </s>, and its length in UTF-8 bytes."""
 
@@ -149,7 +153,8 @@ def prepare_corpus(
 
     The card is written last, so a folder left by a killed run is not taken for a corpus and is
     built anew. A folder that already holds this corpus (same documents, vocabulary, seed) is
-    opened and returned as it is. Other files in the folder are left alone.
+    opened and returned as it is; one that holds another intact corpus is refused, since runs may
+    need it. Other files in the folder are left alone.
 
     Args:
         source: documents and which of them are held out.
@@ -160,6 +165,7 @@ def prepare_corpus(
             fraction of it that is done, 0 to 1.
 
     Raises:
+        OtherCorpusError: the folder holds another corpus.
         InputError: a source without text or that cannot be split, a vocabulary that does not fit
             it, a folder that cannot be written.
     """
@@ -178,8 +184,13 @@ def prepare_corpus(
     progress("reading", 1.0)
     out = Path(out_dir)
     with _locked(out):
-        if (corpus := _already_prepared(out, recipe)) is not None:
-            return corpus
+        if (corpus := _intact_corpus(out)) is not None:
+            if corpus.card["recipe"] == recipe:
+                return corpus
+            raise OtherCorpusError(
+                f"out: got {os.fspath(out)!r}, which holds a corpus of other text, vocabulary or "
+                "seed; expected another folder, or remove it"
+            )
         _clear(out)
         progress("tokenizer", 0.0)
         tokenizer = train_tokenizer(
@@ -267,12 +278,11 @@ def _counts(documents: Sequence[Document], stream: np.ndarray) -> dict[str, int]
     }
 
 
-def _already_prepared(out: Path, recipe: dict[str, Any]) -> Corpus | None:
+def _intact_corpus(out: Path) -> Corpus | None:
     try:
-        corpus = open_corpus(out)
+        return open_corpus(out)
     except InputError:
         return None
-    return corpus if corpus.card["recipe"] == recipe else None
 
 
 def _clear(out: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from configs.errors import InputError, require
-from configs.schema import DataConfig, RunConfig
+from configs.schema import DataConfig, MeshConfig, RunConfig
 from planner.accounting import (
     matmul_params,
     total_params,
@@ -177,6 +177,7 @@ def make_plan(
         template.model,
         compute_dtype="bfloat16" if hardware.is_accelerator else "float32",
         scan_layers=hardware.is_accelerator,
+        remat="none",
         tie_embeddings=optimum.params < _UNTIED_FROM,
         attention=replace(
             template.model.attention, causal_blocks=1 if hardware.is_accelerator else 2
@@ -208,6 +209,7 @@ def make_plan(
         model=model,
         data=DataConfig(corpus=template.data.corpus, seq_len=seq_len, seed=template.data.seed),
         optimizer=optimizer,
+        mesh=MeshConfig(),
         training=replace(
             template.training,
             num_steps=num_steps,

@@ -18,14 +18,22 @@ class BudgetOptions:
     tokens: str | None = None
     """Tokens to train on: 300B."""
 
+    @property
+    def names_a_budget(self) -> bool:
+        """Whether any of the four was given."""
+        return any(self._given().values())
+
     def budget(self, default_time: str | None = None) -> Budget:
         """The budget given, or `default_time` if none was."""
-        given = {
+        given = self._given()
+        if default_time is not None and not self.names_a_budget:
+            given["time"] = default_time
+        return parse_budget(**given)
+
+    def _given(self) -> dict[str, str | None]:
+        return {
             "time": self.time,
             "budget_flops": self.budget_flops,
             "params": self.params,
             "tokens": self.tokens,
         }
-        if default_time is not None and not any(given.values()):
-            given["time"] = default_time
-        return parse_budget(**given)

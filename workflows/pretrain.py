@@ -1,5 +1,6 @@
 """isoflop pretrain: plan, prepare, train, evaluate, sample, export and report in one go."""
 
+import itertools
 import json
 import time
 from collections.abc import Sequence
@@ -9,10 +10,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from configs.overrides import apply_overrides, load_preset_or_file, parse_command, reject_overrides
+from configs.errors import require
+from configs.overrides import apply_overrides, load_preset_or_file, parse_command
 from configs.schema import RunConfig
 from configs.serialize import read_json, write_json
-from data.corpus import Corpus
+from data.corpus import Corpus, OtherCorpusError
 from data.held_out import compression_baselines
 from inference.generate import generate
 from inference.sampling import Sampling
@@ -20,6 +22,7 @@ from planner.plan import Plan, make_plan
 from report.page import write_report
 from report.read import read_run
 from report.terminal import print_comparison
+from train.mesh import make_mesh
 from train.run_directory import RunDirectory
 from workflows.budget_options import BudgetOptions
 from workflows.calibrate import calibrated_plan, describe_hardware
@@ -32,7 +35,7 @@ from workflows.prepare import prepare
 from workflows.train import create_run, finish_training, open_corpus_of
 
 PROG = "isoflop pretrain"
-DEFAULT_TIME = "6m"
+DEFAULT_TIME = "5m"
 _SAMPLES = 3
 _PROMPT_TOKENS = 48
 _SAMPLE_TOKENS = 96
@@ -41,7 +44,7 @@ _SAMPLING = Sampling(temperature=0.7, top_p=0.95)
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainOptions(BudgetOptions):
-    """Pretrains a model from nothing but a budget and text; without arguments, six minutes on
+    """Pretrains a model from nothing but a budget and text; without arguments, five minutes on
     the source of Python's standard library.
 
     The same command on a run that was interrupted goes on with it. Any field of the config can be
@@ -74,7 +77,7 @@ def main(args: Sequence[str]) -> int:
         if not run.exists():
             corpus = _begin(options, overrides, run, console)
         else:
-            reject_overrides(overrides, prog=f"{PROG} for a run that exists already")
+            _require_same_command(options, overrides, run)
             corpus = open_corpus_of(run.config())
             console.print(f"{run.path} exists ({run.status}): going on with it")
         if run.status != "complete":
@@ -96,20 +99,26 @@ def _begin(
     budget = options.budget(default_time=DEFAULT_TIME)
     template = apply_overrides(load_preset_or_file(options.preset), overrides)
     template = replace(template, name=run.path.name)
-    vocab_size = options.vocab_size
-    if vocab_size is None:  # a first plan, by assumed speed, says how large a vocabulary fits
-        guess = make_plan(budget, template=template, hardware=describe_hardware())
-        vocab_size = guess.config.model.vocab_size
+    # A first plan, by assumed speed: says how large a vocabulary fits, and finds what does not fit.
+    guess = make_plan(
+        budget,
+        template=template,
+        hardware=describe_hardware(),
+        vocab_size=options.vocab_size,
+        seq_len=options.seq_len,
+    )
+    make_mesh(apply_overrides(guess.config, overrides).mesh)
+    vocab_size = guess.config.model.vocab_size
 
     console.rule("preparing", align="left")
     start = time.perf_counter()
-    out = options.corpora / f"{Path(options.source).stem}-{vocab_size}"
-    corpus = prepare(options.source, out, vocab_size, template.data.seed, console)
+    name = f"{Path(options.source).stem}-{vocab_size}"
+    corpus = _prepare_beside_others(options, name, vocab_size, template.data.seed, console)
     prepare_seconds = time.perf_counter() - start
     console.print(describe_corpus(corpus, prepare_seconds))
 
     console.rule("planning", align="left")
-    template = replace(template, data=replace(template.data, corpus=str(out)))
+    template = replace(template, data=replace(template.data, corpus=str(corpus.path)))
     plan = calibrated_plan(
         budget,
         template=template,
@@ -123,6 +132,41 @@ def _begin(
     print_plan(plan, console, corpus_tokens)
     _record(run, plan, corpus, corpus_tokens, prepare_seconds)
     return corpus
+
+
+def _prepare_beside_others(
+    options: PretrainOptions, name: str, vocab_size: int, seed: int, console: Console
+) -> Corpus:
+    """The corpus in the first folder of the name that is free or holds it: NAME, NAME-2, …"""
+    for number in itertools.count(1):
+        folder = options.corpora / (name if number == 1 else f"{name}-{number}")
+        try:
+            return prepare(options.source, folder, vocab_size, seed, console)
+        except OtherCorpusError:
+            continue
+    raise AssertionError("unreachable")
+
+
+def _require_same_command(
+    options: PretrainOptions, overrides: Sequence[str], run: RunDirectory
+) -> None:
+    """Raises InputError if the command asks for another run than the one that is there."""
+    planned = run.read("plan.json")["budget"]
+    if options.names_a_budget:
+        budget = options.budget()
+        require(
+            (budget.kind, budget.value) == (planned["kind"], planned["value"]),
+            f"budget ({budget.kind})",
+            budget.value,
+            f"the run's {planned['kind']} {planned['value']} {planned['unit']}, or another --run",
+        )
+    config = run.config()
+    require(
+        apply_overrides(config, overrides) == config,
+        "overrides",
+        " ".join(overrides),
+        "what the run was started with, or another --run",
+    )
 
 
 def _record(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from configs.errors import InputError
-from data.corpus import open_corpus, prepare_corpus
+from data.corpus import OtherCorpusError, open_corpus, prepare_corpus
 from data.sources import Document
 from data.token_chunks import CHUNK_TOKENS, TokenChunks, TokenStream, token_dtype
 
@@ -141,17 +141,19 @@ def test_preparing_the_same_corpus_again_touches_nothing(copy, source):
 
 
 @pytest.mark.parametrize("vocab_size, seed", [(601, 3), (600, 4)])
-def test_another_recipe_rebuilds_the_folder_and_spares_other_files(copy, source, vocab_size, seed):
+def test_another_recipe_is_refused_and_the_corpus_there_kept(
+    copy, source, corpus, vocab_size, seed
+):
+    with pytest.raises(OtherCorpusError, match="^out: "):
+        prepare_corpus(source, copy, vocab_size=vocab_size, seed=seed)
+    assert open_corpus(copy).sha == corpus.sha
+
+
+def test_a_damaged_corpus_is_rebuilt_and_other_files_spared(copy, source, corpus):
     (copy / "notes.txt").write_text("mine")
-    rebuilt = prepare_corpus(source, copy, vocab_size=vocab_size, seed=seed)
-    assert rebuilt.tokenizer.vocab_size == vocab_size
-    assert (copy / "notes.txt").read_text() == "mine"
-    assert open_corpus(copy).sha == rebuilt.sha
-
-
-def test_a_damaged_corpus_is_rebuilt_by_preparing_it_again(copy, source, corpus):
     _records(copy).write_bytes(b"gone")
     assert prepare_corpus(source, copy, vocab_size=600, seed=3).sha == corpus.sha
+    assert (copy / "notes.txt").read_text() == "mine"
     open_corpus(copy)
 
 

@@ -1,13 +1,16 @@
-"""A small untrained model and a tokenizer that knows every byte."""
+"""A small random model and a tokenizer that knows every byte."""
 
+from dataclasses import replace
+from functools import cache
 from typing import Any, NamedTuple
 
-import jax
+import numpy as np
 import pytest
 
-from configs.schema import AttentionConfig, ModelConfig, SwiGLUConfig
+from configs.schema import AttentionConfig, ModelConfig
 from data.tokenizer import Tokenizer, train_tokenizer
-from model.build import build_model, init_params
+from inference import generate
+from tests.model.samples import Rows, logits_of, random_params, tiny_model
 
 
 class Sample(NamedTuple):
@@ -15,16 +18,41 @@ class Sample(NamedTuple):
     params: Any
     tokenizer: Tokenizer
 
+    def logits(self, tokens: list[int]) -> np.ndarray:
+        """Logits [L, V] of the plain forward pass over the tokens and nothing else.
+
+        The row is padded to a multiple of 64, so that few programs are compiled.
+        """
+        row = np.zeros((1, -(-len(tokens) // 64) * 64), np.int32)
+        row[0, : len(tokens)] = tokens
+        index = np.arange(row.shape[1], dtype=np.int32)[None]
+        rows = Rows(row, index, (index < len(tokens)).astype(np.int32))
+        return logits_of(self.config, self.params, rows)[0, : len(tokens)]
+
 
 @pytest.fixture(scope="session")
-def sample() -> Sample:
+def tokenizer() -> Tokenizer:
     text = "def add(x, y):\n    return x + y\n\n\nclass Point:\n    pass\n" * 20
-    tokenizer = train_tokenizer([text], 300, seed=0)
-    config = ModelConfig(
-        vocab_size=tokenizer.vocab_size,
-        emb_dim=32,
-        num_layers=2,
-        attention=AttentionConfig(num_heads=2, num_kv_heads=1, head_dim=16),
-        mlp=SwiGLUConfig(mlp_dim=48),
+    return train_tokenizer([text], 300, seed=0)
+
+
+@pytest.fixture(scope="session")
+def sample(tokenizer) -> Sample:
+    attention = AttentionConfig(num_heads=2, num_kv_heads=1, head_dim=16)
+    config = tiny_model(
+        vocab_size=tokenizer.vocab_size, attention=attention, tie_embeddings=True, scan_layers=True
     )
-    return Sample(config, init_params(build_model(config), jax.random.key(0)), tokenizer)
+    return Sample(config, random_params(config), tokenizer)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once():
+    """Compiles a program for several calls of `generate`; the seed is no part of it."""
+    compiled = cache(generate._compiled)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            generate,
+            "_compiled",
+            lambda config, sampling: compiled(config, replace(sampling, seed=0)),
+        )
+        yield

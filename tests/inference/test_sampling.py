@@ -34,6 +34,23 @@ def test_temperature_sharpens_before_top_p_is_taken():
     np.testing.assert_allclose(kept, np.array([0.25, 0.09, 0, 0]) / 0.34, rtol=1e-5)
 
 
+def test_top_k_comes_before_top_p():
+    # Of the two kept, renormalised to .625 and .375, the first alone reaches .6.
+    kept = probabilities(Sampling(temperature=1.0, top_k=2, top_p=0.6))
+    np.testing.assert_allclose(kept, [1, 0, 0, 0])
+
+
+@pytest.mark.parametrize("sampling", [Sampling(temperature=1.0, top_k=k) for k in (0, 4, 99)])
+def test_keeping_everything_changes_nothing(sampling):
+    np.testing.assert_allclose(probabilities(sampling), [0.5, 0.3, 0.15, 0.05], rtol=1e-6)
+
+
+def test_each_row_is_cut_by_its_own_distribution():
+    rows = jnp.log(jnp.array([[0.9, 0.05, 0.05], [0.1, 0.45, 0.45]]))
+    kept = jnp.isfinite(next_token_logits(rows, Sampling(temperature=1.0, top_p=0.8)))
+    np.testing.assert_array_equal(kept, [[True, False, False], [False, True, True]])
+
+
 @pytest.mark.parametrize(
     "sampling",
     [Sampling(temperature=0), Sampling(top_k=1, seed=3), Sampling(top_p=1e-6, seed=4)],
@@ -60,7 +77,14 @@ def test_a_row_draws_the_same_whatever_stands_beside_it():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("temperature", -1.0), ("top_k", -1), ("top_p", 0.0), ("top_p", 1.5)],
+    [
+        ("temperature", -1.0),
+        ("temperature", float("nan")),
+        ("top_k", -1),
+        ("top_p", 0.0),
+        ("top_p", 1.5),
+        ("top_p", float("nan")),
+    ],
 )
 def test_bad_settings_name_the_field(field, value):
     with pytest.raises(InputError, match=f"^{field}: "):

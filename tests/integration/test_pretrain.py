@@ -52,9 +52,23 @@ def test_pretrain_learns_and_says_how_it_compares(pretrained):
 @pytest.mark.slow
 def test_pretrain_again_does_nothing_twice(pretrained, run_isoflop):
     before = read(pretrained, "summary.json")
-    result = run_isoflop("pretrain", "--run=run", cwd=pretrained)
-    assert result.returncode == 0, result.stderr
-    assert read(pretrained, "summary.json") == before
+    for args in (["--run=run"], ["--time=25s", "--run=run"]):
+        result = run_isoflop("pretrain", *args, cwd=pretrained)
+        assert result.returncode == 0, result.stderr
+        assert read(pretrained, "summary.json") == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("args", "names"),
+    [(["--time=1m"], "budget (time)"), (["--training.seed=7"], "--training.seed=7")],
+)
+def test_another_command_on_the_same_run_is_refused(pretrained, run_isoflop, args, names):
+    before = read(pretrained, "config.json")
+    result = run_isoflop("pretrain", "--run=run", *args, cwd=pretrained)
+    assert result.returncode == 2
+    assert names in result.stderr.splitlines()[-1]
+    assert read(pretrained, "config.json") == before
 
 
 @pytest.mark.slow

@@ -1,9 +1,14 @@
 """Counts by hand, and how memory falls with the mesh."""
 
+import math
 from dataclasses import replace
+from typing import Any
 
+import jax
+import optax
 import pytest
 
+from configs.presets import PRESETS
 from configs.schema import (
     AttentionConfig,
     DataConfig,
@@ -19,6 +24,8 @@ from planner.accounting import (
     training_bytes,
     training_flops_per_token,
 )
+from train.mesh import make_mesh
+from train.state import abstract_state
 
 MODEL = ModelConfig(
     vocab_size=100,
@@ -51,7 +58,7 @@ def test_flops_are_six_per_matmul_parameter_plus_causal_attention():
     assert palm.total - flops.total == attention
 
 
-def run_config(**mesh: int) -> RunConfig:
+def run_config(**mesh: Any) -> RunConfig:
     return RunConfig(
         model=ModelConfig(emb_dim=128, num_layers=4, compute_dtype="bfloat16"),
         data=DataConfig(seq_len=128),
@@ -96,3 +103,32 @@ def test_causal_blocks_visit_the_share_of_the_square_they_say(blocks):
     square = tokens * layers * item * 2 * heads * 128
     skipped = square * (1 - (blocks + 1) / (2 * blocks))
     assert training_bytes(config).activations == pytest.approx(whole - skipped)
+
+
+@pytest.mark.parametrize(
+    "mesh",
+    [{}, {"data": 8}, {"fsdp": 8}, {"tensor": 4, "data": 2}, {"fsdp": 2, "tensor": 4}],
+    ids=str,
+)
+def test_state_is_counted_to_the_byte_on_every_mesh(mesh):
+    config = run_config(**mesh)
+    devices = jax.devices()[: config.mesh.num_devices]
+    state = abstract_state(config, make_mesh(config.mesh, devices))
+
+    def held_bytes(tree) -> int:
+        shards = [leaf.sharding.shard_shape(leaf.shape) for leaf in jax.tree.leaves(tree)]
+        return 4 * sum(math.prod(shard) for shard in shards)
+
+    held = training_bytes(config)
+    assert held.params == held_bytes(state.params)
+    moments = [optax.tree.get(state.opt_state, name) for name in ("mu", "nu")]
+    assert held.optimizer == held_bytes(moments)
+
+
+def test_a_presets_counts_are_known():
+    # 1.04B as its docstring says: 16 layers of 4 matrices and 3, one table.
+    model = PRESETS["decoder_only/base_1b"]().model
+    attention = 2 * 2048 * 2048 + 2 * 2048 * 8 * 64
+    layers = 16 * (attention + 3 * 2048 * 8192)
+    assert matmul_params(model) == layers + 32_768 * 2048
+    assert total_params(model) == matmul_params(model) + 33 * 2048

@@ -43,3 +43,35 @@ def test_exactly_one_budget(given):
 def test_a_budget_is_a_positive_quantity(value):
     with pytest.raises(InputError, match="^budget"):
         Budget(kind="tokens", value=value)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "value", "unit"),
+    [
+        ({"time": "5m"}, "time", 300.0, "s"),
+        ({"budget_flops": "1e21"}, "flops", 1e21, "FLOPs"),
+        ({"params": "7B"}, "params", 7e9, "parameters"),
+        ({"tokens": "1.5T"}, "tokens", 1.5e12, "tokens"),
+    ],
+)
+def test_each_option_makes_its_budget(given, kind, value, unit):
+    budget = parse_budget(**given)
+    assert (budget.kind, budget.value, budget.unit) == (kind, value, unit)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"budget_flops": "lots"}, "^budget-flops: got 'lots'"),
+        ({"tokens": "1k"}, "^tokens: got '1k'"),
+        ({"time": "0s"}, r"^budget \(time\): got 0.0, expected s above 0"),
+        ({"params": "0"}, r"^budget \(params\): got 0.0"),
+        ({"tokens": "1e400"}, r"^budget \(tokens\): got inf"),
+        ({"time": "5m", "params": "7B"}, "^budget: got --time, --params, expected exactly one"),
+        ({}, "^budget: got none, expected exactly one of --time, --budget-flops"),
+    ],
+)
+def test_a_bad_option_is_named_in_one_line(given, message):
+    with pytest.raises(InputError, match=message) as error:
+        parse_budget(**given)
+    assert "\n" not in str(error.value)

@@ -120,3 +120,89 @@ def test_devices_are_recognised_by_what_they_call_themselves():
         chip = chip_of_device(kind)
         assert chip is not None and chip.name == name
     assert chip_of_device("cpu") is None
+
+
+RECORD = {
+    "budget": {"kind", "value", "unit", "flops"},
+    "law": {"name", "convention", "source", "in_range", "note"},
+    "optimum": {"params", "tokens", "flops", "tokens_per_param"},
+    "model": {"params", "matmul_params", "flops_per_token", "flops_per_token_palm", "emb_dim",
+              "num_layers", "num_heads", "num_kv_heads", "head_dim", "mlp_dim", "vocab_size",
+              "tie_embeddings"},
+    "data": {"tokens", "epochs", "seq_len", "batch_size", "batch_tokens"},
+    "training": {"num_steps", "learning_rate", "warmup_steps", "schedule", "weight_decay"},
+    "predicted": {"flops", "train_seconds", "step_seconds", "peak_bytes", "loss", "loss_note"},
+    "hardware": {"device", "num_devices", "flops_per_second", "peak_flops_per_second", "source"},
+}  # fmt: skip
+
+
+def test_the_record_has_the_documented_fields_and_says_where_numbers_are_from():
+    plan = make_plan(Budget(kind="time", value=300.0), template=TEMPLATE, hardware=CPU)
+    record = plan.to_json()
+    assert {name: set(part) for name, part in record.items() if name != "rules"} == RECORD
+    assert record["data"]["epochs"] is None
+    assert record["predicted"]["loss"] is None
+    rules = {rule["field"]: rule for rule in record["rules"]}
+    assert all(set(rule) == {"field", "value", "rule"} and rule["rule"] for rule in rules.values())
+    config = plan.config
+    assert rules["training.num_steps"]["value"] == config.training.num_steps
+    assert rules["training.batch_size"]["value"] == config.training.batch_size
+    assert rules["model.vocab_size"]["value"] == config.model.vocab_size
+    assert rules["data.seq_len"]["value"] == config.data.seq_len
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("hardware", [CPU, replace(CPU, num_devices=6), GPUS], ids=str)
+def test_any_preset_serves_as_template_whatever_its_own_mesh_and_remat(preset, hardware):
+    budget = Budget(kind="flops", value=1e14)
+    plan = make_plan(budget, template=PRESETS[preset](), hardware=hardware)
+    assert plan.config.mesh.num_devices == hardware.num_devices
+    assert plan.config.model.remat == "none"  # a model so small fits without
+    assert plan.config.training.num_microbatches == 1
+
+
+def test_sizes_that_are_given_are_kept():
+    budget = Budget(kind="time", value=60.0)
+    plan = make_plan(budget, template=TEMPLATE, hardware=CPU, vocab_size=1500, seq_len=64)
+    assert plan.config.model.vocab_size == 1500
+    assert plan.config.data.seq_len == 64
+    rules = {rule.field: rule.rule for rule in plan.rules}
+    assert rules["model.vocab_size"] == "of the tokenizer given"
+    assert rules["data.seq_len"] == "given"
+
+
+def test_a_changed_config_changes_what_is_predicted():
+    plan = make_plan(Budget(kind="time", value=60.0), template=TEMPLATE, hardware=CPU)
+    longer = replace(plan.config.training, num_steps=2 * plan.config.training.num_steps)
+    changed = plan.with_config(replace(plan.config, training=longer))
+    assert changed.tokens == 2 * plan.tokens
+    assert changed.train_seconds == pytest.approx(2 * plan.train_seconds)
+    assert changed.to_json()["budget"] == plan.to_json()["budget"]
+
+
+def test_parameters_and_tokens_follow_each_other_at_the_laws_ratio():
+    by_params = make_plan(Budget(kind="params", value=1e8), template=TEMPLATE, hardware=GPUS)
+    by_tokens = make_plan(Budget(kind="tokens", value=2e9), template=TEMPLATE, hardware=GPUS)
+    assert by_params.optimum.tokens == pytest.approx(2e9, rel=0.01)
+    assert by_tokens.optimum.params == pytest.approx(1e8, rel=0.01)
+    assert by_tokens.tokens >= 2e9  # the last step is a whole one
+    assert by_tokens.tokens - by_tokens.config.batch_tokens < 2e9
+
+
+def test_more_time_buys_more_of_both():
+    plans = [
+        make_plan(Budget(kind="time", value=60.0 * 4**i), template=TEMPLATE, hardware=CPU)
+        for i in range(5)
+    ]
+    params = [matmul_params(plan.config.model) for plan in plans]
+    tokens = [plan.tokens for plan in plans]
+    assert params == sorted(set(params))
+    assert tokens == sorted(set(tokens))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [("flops", 1e6), ("params", 10.0), ("tokens", 100.0), ("time", 1e-6)]
+)
+def test_budgets_too_small_for_any_model_are_refused(kind, value):
+    with pytest.raises(InputError, match="^budget: got"):
+        make_plan(Budget(kind=kind, value=value), template=TEMPLATE, hardware=CPU)

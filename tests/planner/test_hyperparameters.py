@@ -1,0 +1,59 @@
+"""Rules give their published numbers inside their range, and say where a number is from."""
+
+import pytest
+
+from configs.schema import AdamWConfig, CosineConfig, MuonConfig, WarmupStableDecayConfig
+from planner.hyperparameters import batch_tokens_for, learning_rate_for, optimizer_for
+
+
+def test_published_rules_hold_inside_their_range():
+    for flops in (1e17, 1e18, 2e19):
+        tokens, rule = batch_tokens_for(flops)
+        assert tokens == pytest.approx(0.2920 * flops**0.3271)
+        assert "2401.02954" in rule and "outside" not in rule
+        rate, rule = learning_rate_for(flops)
+        assert rate == pytest.approx(0.3118 * flops**-0.1250)
+        assert "2401.02954" in rule and "outside" not in rule
+
+
+def test_outside_their_range_rules_say_so():
+    assert "outside its fitted range 1e+17–2e+19 FLOPs" in batch_tokens_for(1e22)[1]
+    assert "outside its fitted range 1e+17–2e+19 FLOPs" in learning_rate_for(1e22)[1]
+
+
+def test_batches_grow_and_rates_fall_with_compute_without_jumps():
+    exponents = [10 ** (9 + i / 10) for i in range(150)]
+    tokens = [batch_tokens_for(flops)[0] for flops in exponents]
+    rates = [learning_rate_for(flops)[0] for flops in exponents]
+    assert tokens == sorted(tokens)
+    assert rates == sorted(rates, reverse=True)
+    for values in (tokens, rates):
+        ratios = [b / a for a, b in zip(values, values[1:], strict=False)]
+        assert max(ratios) < 1.15 and min(ratios) > 0.9
+
+
+@pytest.mark.parametrize("schedule", [CosineConfig(), WarmupStableDecayConfig()])
+@pytest.mark.parametrize("num_steps", [2, 3, 50, 10**6])
+def test_warm_up_is_a_fiftieth_of_the_steps_and_always_shorter_than_the_run(schedule, num_steps):
+    template = AdamWConfig(schedule=schedule, b2=0.9)
+    optimizer, rules = optimizer_for(template, 1e18, num_steps)
+    warmup_steps = optimizer.schedule.warmup_steps
+    assert warmup_steps == min(2000, round(num_steps / 50))
+    assert warmup_steps < num_steps
+    assert type(optimizer.schedule) is type(schedule)
+    assert isinstance(optimizer, AdamWConfig) and optimizer.b2 == 0.9
+    assert optimizer.learning_rate == pytest.approx(learning_rate_for(1e18)[0], rel=5e-3)
+    values = {rule.field: rule.value for rule in rules}
+    assert values["optimizer.learning_rate"] == optimizer.learning_rate
+    assert values["optimizer.schedule.warmup_steps"] == warmup_steps
+
+
+@pytest.mark.parametrize("flops", [1e14, 1e18])
+def test_muon_keeps_its_own_rate(flops):
+    template = MuonConfig(learning_rate=0.03, adam_learning_rate=0.004)
+    optimizer, rules = optimizer_for(template, flops, 100)
+    assert isinstance(optimizer, MuonConfig)
+    assert optimizer.learning_rate == 0.03
+    values = {rule.field: rule.value for rule in rules}
+    assert values["optimizer.learning_rate"] == 0.03
+    assert values["optimizer.adam_learning_rate"] == optimizer.adam_learning_rate
