@@ -22,7 +22,7 @@ class Tile:
 
 
 # CPUs have no matrix unit to fill: small steps let small models come close to their target.
-CPU_TILE = Tile(width=32, mlp=32)
+CPU_TILE = Tile(width=16, mlp=32)
 ACCELERATOR_TILE = Tile(width=128, mlp=128)
 _WIDE_HEAD_FROM = 2048  # published models go from heads of 64 to heads of 128 about here
 _MAX_LAYERS = 160

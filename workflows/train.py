@@ -105,6 +105,11 @@ def finish_training(run: RunDirectory, config: RunConfig, corpus: Corpus, consol
     except Preempted as stopped:
         console.print(f"  stopped: {stopped}; the same command goes on from there")
         return EXIT_PREEMPTED
+    except InputError:
+        raise
+    except Exception:
+        run.set_status("failed")
+        raise
     run.write("summary.json", summary(run, config, result, peak))
     run.set_status("complete")
     return 0
