@@ -18,7 +18,7 @@ from data.corpus import Corpus, OtherCorpusError
 from data.held_out import compression_baselines
 from inference.generate import generate
 from inference.sampling import Sampling
-from planner.plan import Plan, make_plan
+from planner.plan import make_plan
 from report.page import write_report
 from report.read import read_run
 from report.terminal import print_comparison
@@ -35,7 +35,7 @@ from workflows.prepare import prepare
 from workflows.train import create_run, finish_training, open_corpus_of
 
 PROG = "isoflop pretrain"
-DEFAULT_TIME = "5m"
+DEFAULT_TIME = "6m"
 _SAMPLES = 3
 _PROMPT_TOKENS = 48
 _SAMPLE_TOKENS = 96
@@ -44,7 +44,7 @@ _SAMPLING = Sampling(temperature=0.7, top_p=0.95)
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainOptions(BudgetOptions):
-    """Pretrains a model from nothing but a budget and text; without arguments, five minutes on
+    """Pretrains a model from nothing but a budget and text; without arguments, six minutes on
     the source of Python's standard library.
 
     The same command on a run that was interrupted goes on with it. Any field of the config can be
@@ -114,8 +114,7 @@ def _begin(
     start = time.perf_counter()
     name = f"{Path(options.source).stem}-{vocab_size}"
     corpus = _prepare_beside_others(options, name, vocab_size, template.data.seed, console)
-    prepare_seconds = time.perf_counter() - start
-    console.print(describe_corpus(corpus, prepare_seconds))
+    console.print(describe_corpus(corpus, time.perf_counter() - start))
 
     console.rule("planning", align="left")
     template = replace(template, data=replace(template.data, corpus=str(corpus.path)))
@@ -130,7 +129,9 @@ def _begin(
     plan = plan.with_config(apply_overrides(plan.config, overrides))
     corpus_tokens = corpus.stream("train").num_tokens
     print_plan(plan, console, corpus_tokens)
-    _record(run, plan, corpus, corpus_tokens, prepare_seconds)
+    run.write("plan.json", plan.to_json(corpus_tokens))
+    run.write("summary.json", {"prepare_seconds": time.perf_counter() - start})
+    create_run(run, plan.config, corpus)
     return corpus
 
 
@@ -167,14 +168,6 @@ def _require_same_command(
         " ".join(overrides),
         "what the run was started with, or another --run",
     )
-
-
-def _record(
-    run: RunDirectory, plan: Plan, corpus: Corpus, corpus_tokens: int, prepare_seconds: float
-) -> None:
-    run.write("plan.json", plan.to_json(corpus_tokens))
-    run.write("summary.json", {"prepare_seconds": prepare_seconds})
-    create_run(run, plan.config, corpus)
 
 
 def _use(options: PretrainOptions, run: RunDirectory, corpus: Corpus, console: Console) -> None:

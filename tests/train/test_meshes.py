@@ -40,7 +40,7 @@ NUM_STEPS = 10
 class Trained(NamedTuple):
     """Ten steps on a mesh.
 
-    gradient: each leaf of the first step's, times (1 - b1): Adam's first moment after it, the
+    gradient: each leaf of the first step's, times a number: the first moment after it, the
     gradient not being clipped. losses: of every step. params: the last. compiled: the program.
     """
 
@@ -69,7 +69,8 @@ def train_with(config: RunConfig) -> Trained:
         state, metrics = compiled(state, batch(number))
         losses.append(float(metrics.loss))
         if number == 0:
-            first_moment = jax.tree.map(np.asarray, optax.tree.get(state.opt_state, "mu"))
+            moments = [mu for _, mu in optax.tree.get_all_with_path(state.opt_state, "mu")]
+            first_moment = jax.tree.map(np.asarray, moments)
     return Trained(first_moment, np.array(losses), state.params, compiled)
 
 
@@ -116,14 +117,14 @@ def test_scanned_rematerialised_accumulated_training_equals_plain_training_on_on
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["fsdp=8", "fsdp=2, tensor=2, data=2"])
 def test_muon_on_eight_devices_equals_muon_on_one(name):
-    muon = MuonConfig(schedule=tiny_run().optimizer.schedule)
+    muon = MuonConfig(schedule=tiny_run().optimizer.schedule, clip_norm=0.0)
     one, eight = (
         train_with(replace(tiny_run(mesh=mesh), optimizer=muon))
         for mesh in (ONE_DEVICE, MESHES[name])
     )
-    # Orthogonalising enlarges the rounding of small singular values, here by about a hundred.
-    np.testing.assert_allclose(eight.losses, one.losses, rtol=1e-4)
-    assert_trees_close(eight.params, one.params, 1e-3)
+    assert_trees_close(eight.gradient, one.gradient, 1e-5)
+    np.testing.assert_allclose(eight.losses, one.losses, rtol=1e-5)
+    assert_trees_close(eight.params, one.params, 1e-5)
 
 
 def local_shapes(mesh_config: MeshConfig) -> Iterator[tuple[tuple[str, ...], tuple[int, ...]]]:
