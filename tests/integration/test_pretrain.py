@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ def test_export_loads_in_transformers_with_equal_logits_and_text(pretrained):
     export = pretrained / "run/export/llama"
     assert "transformers" in read(pretrained, "summary.json")["export"]["verified_against"]
     loaded = load(pretrained / "run")
-    model = AutoModelForCausalLM.from_pretrained(export, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(export, dtype=torch.float32)
     theirs = AutoTokenizer.from_pretrained(export)
 
     [corpus_folder] = (pretrained / "corpora").iterdir()
