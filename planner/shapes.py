@@ -99,7 +99,7 @@ def _shape(
     width: int, num_layers: int, template: ModelConfig, vocab_size: int, tile: Tile
 ) -> ModelConfig:
     # As many heads of about 64 (128 in wide models) as divide the width, and never a single one:
-    # on the embedded corpus one head lost 3% of bits per byte (benchmarks/RESULTS.md).
+    # small runs with one head fell behind by more than their width (benchmarks/RESULTS.md).
     num_heads = max(2, round(width / (128 if width >= _WIDE_HEAD_FROM else 64)))
     while width % (2 * num_heads):
         num_heads -= 1
