@@ -22,6 +22,10 @@ def read(folder: Path, name: str) -> dict:
     return json.loads((folder / "run" / name).read_text())
 
 
+def read_lines(folder: Path, name: str) -> list[dict]:
+    return [json.loads(line) for line in (folder / "run" / name).read_text().splitlines()]
+
+
 @pytest.mark.slow
 def test_pretrain_keeps_what_the_plan_promised(pretrained):
     plan, summary = read(pretrained, "plan.json"), read(pretrained, "summary.json")
@@ -30,7 +34,7 @@ def test_pretrain_keeps_what_the_plan_promised(pretrained):
     assert summary["flops"] == pytest.approx(plan["predicted"]["flops"])
     assert summary["params"] == plan["model"]["params"]
     assert summary["matmul_params"] == plan["model"]["matmul_params"]
-    metrics = [json.loads(line) for line in (pretrained / "run/metrics.jsonl").open()]
+    metrics = read_lines(pretrained, "metrics.jsonl")
     assert metrics[-1]["step"] == plan["training"]["num_steps"]
     assert metrics[-1]["learning_rate"] == 0.0  # the schedule completed
     assert read(pretrained, "run.json")["status"] == "complete"
@@ -39,7 +43,7 @@ def test_pretrain_keeps_what_the_plan_promised(pretrained):
 @pytest.mark.slow
 def test_pretrain_learns_and_says_how_it_compares(pretrained):
     summary = read(pretrained, "summary.json")
-    evaluations = [json.loads(line) for line in (pretrained / "run/evaluations.jsonl").open()]
+    evaluations = read_lines(pretrained, "evaluations.jsonl")
     assert evaluations[-1]["bits_per_byte"] < 3.0  # 8 untrained, about 4.5 by byte frequencies
     assert (
         summary["baselines"]["xz_bits_per_byte"] > summary["baselines"]["xz_primed_bits_per_byte"]
