@@ -13,6 +13,7 @@ COMMANDS = {
     "plan": "a budget to a shape, a batch size, a learning rate and a number of steps",
     "prepare": "text to a tokenizer and a corpus on disk",
     "train": "train a preset, a config file or a run directory (which resumes)",
+    "sweep": "train a grid of budgets and sizes, one row of runs.csv each",
     "generate": "continue a prompt with a trained model",
     "score": "log-likelihood, perplexity and bits per byte of text",
     "export": "write a Hugging Face folder and verify it",

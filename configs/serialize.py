@@ -106,16 +106,24 @@ def fingerprint(config: RunConfig) -> str:
 
 
 def write_json(path: str | os.PathLike[str], obj: object) -> None:
-    """Writes a JSON file atomically: temporary name beside it, fsync, rename.
-
-    A reader sees the old file or the new one, never a part. The folder must exist.
+    """Writes a JSON file atomically, see `write_text`.
 
     Raises:
       ValueError: `obj` holds NaN or infinity, which JSON cannot express (write null instead).
       OSError: the file system refuses; what was at `path` is untouched.
     """
+    write_text(path, _text(obj))
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a UTF-8 file atomically: temporary name beside it, fsync, rename.
+
+    A reader sees the old file or the new one, never a part. The folder must exist.
+
+    Raises:
+      OSError: the file system refuses; what was at `path` is untouched.
+    """
     path = Path(path)
-    text = _text(obj)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "w", encoding="utf-8") as file:

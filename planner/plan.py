@@ -148,6 +148,7 @@ def make_plan(
     hardware: Hardware,
     vocab_size: int | None = None,
     seq_len: int | None = None,
+    params: float | None = None,
     reserved_seconds: float = 0.0,
 ) -> Plan:
     """Turns a budget into a plan.
@@ -160,6 +161,8 @@ def make_plan(
       template: what is no size is taken from it (objective, seeds, norms, ties).
       vocab_size: of a tokenizer that exists already; None chooses one for the size.
       seq_len: tokens a row; None chooses one for the size.
+      params: matmul parameters the shape is to have, whatever the law asks for (a sweep's size);
+        the budget then decides the tokens.
 
     Raises:
       InputError: the budget is too small for any model, or too large for the memory.
@@ -169,6 +172,9 @@ def make_plan(
     count = matmul_params if law is TWENTY_TO_ONE else total_params
     if budget.kind == "params":
         count = total_params
+    if params is not None:
+        optimum = Optimum(params=params, tokens=optimum.flops / (6 * params))
+        count = matmul_params
     vocab_rule = "of the tokenizer given" if vocab_size else "rule of thumb by model size"
     vocab_size = vocab_size or vocabulary_for(optimum.params)
     length_rule = "given" if seq_len else "rule of thumb by model size"
@@ -244,6 +250,18 @@ def make_plan(
         hardware=hardware,
         reserved_seconds=reserved_seconds,
     )
+
+
+def sweep_sizes(flops: float, number: int, spread: float) -> list[float]:
+    """Matmul parameters for one budget of a sweep: 20 tokens a parameter in the middle.
+
+    Args:
+      flops: C of every run of this budget.
+      number: how many sizes.
+      spread: factor between neighbours.
+    """
+    middle = TWENTY_TO_ONE.frontier(flops).params
+    return [middle * spread ** (i - (number - 1) / 2) for i in range(number)]
 
 
 def _compute(budget: Budget, hardware: Hardware, reserved_seconds: float) -> float:

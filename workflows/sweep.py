@@ -1,0 +1,226 @@
+"""isoflop sweep: a grid of budgets and sizes, trained to the end, as rows of runs.csv."""
+
+import csv
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from configs.errors import InputError, require
+from configs.overrides import apply_overrides, load_preset_or_file, parse_command
+from configs.schema import RunConfig
+from configs.serialize import write_text
+from data.corpus import Corpus, open_corpus
+from planner.accounting import matmul_params, total_params, training_flops_per_token
+from planner.budget import Budget, parse_count
+from planner.plan import make_plan, sweep_sizes
+from train.run_directory import RunDirectory
+from workflows.calibrate import describe_hardware
+from workflows.train import create_run, finish_training
+
+PROG = "isoflop sweep"
+COLUMNS = (
+    "budget_flops",
+    "params",
+    "total_params",
+    "tokens",
+    "flops",
+    "epochs",
+    "loss",
+    "bits_per_byte",
+    "num_layers",
+    "emb_dim",
+    "batch_tokens",
+    "num_steps",
+    "learning_rate",
+    "train_seconds",
+    "status",
+    "run",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions:
+    """Trains every size at every budget (IsoFLOP profiles) and collects the losses for
+    `isoflop fit`.
+
+    The same command on a sweep that was interrupted goes on with it: what is complete is not
+    trained again. Batch, learning rate and warm-up follow the planner's rules for each budget and
+    size; any field of the config can be overridden for all of them: --training.seed 1.
+    """
+
+    corpus: Path
+    """Folder `isoflop prepare` wrote: one tokenizer for all, so that losses compare."""
+    budgets: tuple[str, ...]
+    """Training compute in model FLOPs, several: 1e12 3e12 1e13."""
+    sizes: tuple[str, ...] = ()
+    """Matmul parameters, several: 50K 100K 200K. Without them each budget gets its own, about 20
+    tokens a parameter."""
+    per_budget: int = 5
+    """How many sizes a budget gets where none are given."""
+    spread: float = 1.8
+    """Factor between neighbouring sizes where none are given."""
+    seq_len: int | None = None
+    """Tokens a row; chosen by the largest model's size if not given, the same for all."""
+    preset: str = "decoder_only"
+    """What is no size (objective, norms, seeds) is taken from this preset or .json file."""
+    out: Path = Path("runs/sweep")
+    """Folder for runs.csv and the runs."""
+    dry_run: bool = False
+    """Only show the grid."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One run of the grid: its budget in FLOPs, its config, the folder it is trained in."""
+
+    budget_flops: float
+    config: RunConfig
+    folder: Path
+
+    @property
+    def tokens(self) -> int:
+        """Tokens trained on."""
+        return self.config.training.num_steps * self.config.batch_tokens
+
+    @property
+    def flops(self) -> float:
+        """Model FLOPs of training, counted for this shape."""
+        c = self.config
+        return training_flops_per_token(c.model, c.data.seq_len).total * self.tokens
+
+
+def main(args: Sequence[str]) -> int:
+    """Runs `isoflop sweep`."""
+    options, overrides = parse_command(
+        SweepOptions, args, prog=PROG, description=SweepOptions.__doc__ or ""
+    )
+    console = Console(stderr=True, highlight=False)
+    corpus = open_corpus(options.corpus)
+    cells = grid(options, overrides, corpus)
+    console.print(describe(cells))
+    if options.dry_run:
+        return 0
+    rows: list[dict[str, object]] = []
+    start = time.perf_counter()
+    for number, cell in enumerate(cells, start=1):
+        elapsed = time.perf_counter() - start
+        console.rule(f"run {number} of {len(cells)}, after {elapsed / 60:.1f} min", align="left")
+        with RunDirectory(cell.folder) as run:
+            if not run.exists():
+                create_run(run, cell.config, corpus)
+            require(
+                run.config() == cell.config,
+                "out",
+                str(run.path),
+                "a run of this very sweep; its config differs: use another --out",
+            )
+            if run.status != "complete":
+                if status := finish_training(run, cell.config, corpus, console):
+                    return status
+            rows.append(row_of(cell, run, corpus))
+        write_text(options.out / "runs.csv", as_csv(rows))
+        jax.clear_caches()  # each shape is compiled once; nothing of it is wanted again
+    print(f"{options.out / 'runs.csv'}: {len(rows)} runs")
+    return 0
+
+
+def grid(options: SweepOptions, overrides: Sequence[str], corpus: Corpus) -> list[Cell]:
+    """Every run of the sweep, smallest budget first, planned and checked before any is trained.
+
+    Raises:
+      InputError: a budget or size that is no positive number, or too small for any model.
+    """
+    budgets = sorted(parse_count("budgets", text) for text in _items(options.budgets))
+    require(bool(budgets), "budgets", "none", "at least one, such as 1e15")
+    require(options.per_budget >= 1, "per_budget", options.per_budget, "at least 1")
+    require(options.spread > 1, "spread", options.spread, "a factor above 1")
+    given = [parse_count("sizes", text) for text in _items(options.sizes)]
+    template = apply_overrides(load_preset_or_file(options.preset), overrides)
+    template = replace(template, data=replace(template.data, corpus=str(options.corpus)))
+    hardware = describe_hardware()
+    sizes_of = {
+        flops: given or sweep_sizes(flops, options.per_budget, options.spread) for flops in budgets
+    }
+    cells: dict[Path, Cell] = {}
+    for flops, sizes in sizes_of.items():
+        for params in sizes:
+            config = make_plan(
+                Budget(kind="flops", value=flops),
+                template=template,
+                hardware=hardware,
+                vocab_size=corpus.tokenizer.vocab_size,
+                seq_len=options.seq_len or 256,
+                params=params,
+            ).config
+            # Only the end counts: the held-out loss after the last step of a finished schedule.
+            config = replace(config, training=replace(config.training, eval_every=0))
+            config = apply_overrides(config, overrides)
+            name = f"c{flops:.3g}-n{matmul_params(config.model)}"
+            config = replace(config, name=name)
+            cell = Cell(budget_flops=flops, config=config, folder=options.out / "runs" / name)
+            cells[cell.folder] = cell  # two sizes may round to one shape
+    return list(cells.values())
+
+
+def describe(cells: Sequence[Cell]) -> Table:
+    """The grid as a table for a person."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("budget", "parameters", "tokens", "a parameter", "steps", "shape"):
+        table.add_column(heading, justify="right")
+    for cell in cells:
+        model, params = cell.config.model, matmul_params(cell.config.model)
+        table.add_row(
+            f"{cell.budget_flops:.3g}",
+            f"{params:,}",
+            f"{cell.tokens:,}",
+            f"{cell.tokens / params:.1f}",
+            f"{cell.config.training.num_steps:,}",
+            f"{model.num_layers} × {model.emb_dim}",
+        )
+    return table
+
+
+def row_of(cell: Cell, run: RunDirectory, corpus: Corpus) -> dict[str, object]:
+    """What a finished run adds to runs.csv (docs/planner.md)."""
+    summary, config = run.read("summary.json"), cell.config
+    return {
+        "budget_flops": cell.budget_flops,
+        "params": matmul_params(config.model),
+        "total_params": total_params(config.model),
+        "tokens": summary["tokens"],
+        "flops": summary["flops"],
+        "epochs": summary["tokens"] / corpus.stream("train").num_tokens,
+        "loss": summary["nats_per_token"],
+        "bits_per_byte": summary["bits_per_byte"],
+        "num_layers": config.model.num_layers,
+        "emb_dim": config.model.emb_dim,
+        "batch_tokens": config.batch_tokens,
+        "num_steps": config.training.num_steps,
+        "learning_rate": config.optimizer.learning_rate,
+        "train_seconds": summary["train_seconds"],
+        "status": run.status,
+        "run": run.path.name,
+    }
+
+
+def as_csv(rows: Sequence[dict[str, object]]) -> str:
+    """The rows under a header of COLUMNS."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _items(texts: Sequence[str]) -> list[str]:
+    """'1e12,3e12' and '1e12' '3e12' are the same."""
+    items = [item.strip() for text in texts for item in text.split(",")]
+    if "" in items:
+        raise InputError(f"budgets, sizes: got {' '.join(texts)!r}, expected numbers")
+    return items
