@@ -13,12 +13,14 @@ does not halve it.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from configs.schema import ModelConfig, RunConfig
+from configs.schema import ModelConfig, MuonConfig, RunConfig
 from configs.sharding import ShardingRules, resolve
 
 Shape = tuple[int, ...]
+
+_MUON_ITERATIONS = 5  # of optax.contrib.muon, unless told otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +83,20 @@ def matmul_params(config: ModelConfig) -> int:
     return matrices if config.tie_embeddings else matrices - table
 
 
+def non_embedding_params(config: ModelConfig) -> int:
+    """Every scalar but those of the token table and the head."""
+    outside = ("token_embedding", "head")
+    return sum(spec.size for spec in parameters(config) if spec.path[0] not in outside)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingFlops:
-    """Model FLOPs of training on one token, by component (forward and backward)."""
+    """Model FLOPs of training on one token, by component (forward and backward).
 
+    embedding: 0.0, since the look-up is a gather and its gradient a scatter; neither multiplies.
+    """
+
+    embedding: float = 0.0
     attention_projections: float
     attention_scores: float
     mlp: float
@@ -92,7 +104,7 @@ class TrainingFlops:
 
     @property
     def total(self) -> float:
-        return self.attention_projections + self.attention_scores + self.mlp + self.head
+        return sum(asdict(self).values())
 
 
 def training_flops_per_token(
@@ -104,10 +116,7 @@ def training_flops_per_token(
     inside a packed row, which mask more, are not credited.
     """
     a = config.attention
-    by_part = {"attention": 0, "mlp": 0}
-    for spec in parameters(config):
-        if spec.is_matrix and spec.path[:2] == ("decoder", "layers"):
-            by_part[spec.path[2]] += spec.size
+    by_part = _layer_matrix_params(config)
     scores = 12 * config.num_layers * a.num_heads * a.head_dim * seq_len
     return TrainingFlops(
         attention_projections=6.0 * by_part["attention"],
@@ -115,6 +124,100 @@ def training_flops_per_token(
         mlp=6.0 * by_part["mlp"],
         head=6.0 * config.vocab_size * config.emb_dim,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutedFlops:
+    """FLOPs of the matrix products one optimizer step executes, over the global batch.
+
+    The first four are forward and backward together. recomputation: forward products repeated
+    during the backward pass (remat="full"). optimizer: Muon's orthogonalisation; AdamW has none.
+    """
+
+    attention_projections: float
+    attention_scores: float
+    mlp: float
+    head: float
+    recomputation: float
+    optimizer: float
+
+    @property
+    def total(self) -> float:
+        return sum(asdict(self).values())
+
+
+def executed_flops_per_step(config: RunConfig) -> ExecutedFlops:
+    """FLOPs of the matrix products that a compiled train step really executes.
+
+    Against the model FLOPs of `training_flops_per_token`: attention is not halved for the mask
+    but counts the (b+1)/2b of the square its b causal blocks visit, and what rematerialisation
+    repeats and the optimizer multiplies is added. Backward is twice forward in every layer: the
+    first one's input gradient is needed too, by the embedding table. The look-up is a gather and
+    the loss compares ids, so neither multiplies. The number of microbatches and the mesh change
+    nothing here: they cut the same rows (work a mesh repeats on several devices is not counted).
+
+    With remat="full" the backward pass repeats each layer's forward products but the MLP's last,
+    whose result no gradient needs.
+    """
+    m, a = config.model, config.model.attention
+    D, V, L = m.emb_dim, m.vocab_size, config.data.seq_len
+    tokens = config.batch_tokens
+    visited = (a.causal_blocks + 1) / (2 * a.causal_blocks)
+    by_part = _layer_matrix_params(m)
+    projections = 2.0 * tokens * by_part["attention"]
+    scores = 4.0 * tokens * m.num_layers * a.num_heads * a.head_dim * L * visited
+    mlp = 2.0 * tokens * by_part["mlp"]
+    down = 2.0 * tokens * m.num_layers * m.mlp.mlp_dim * D
+    return ExecutedFlops(
+        attention_projections=3 * projections,
+        attention_scores=3 * scores,
+        mlp=3 * mlp,
+        head=3 * 2.0 * tokens * D * V,
+        recomputation=projections + scores + mlp - down if m.remat == "full" else 0.0,
+        optimizer=_muon_flops(m) if isinstance(config.optimizer, MuonConfig) else 0.0,
+    )
+
+
+def forward_flops_chinchilla(
+    *,
+    layers: int,
+    d: int,
+    f: int,
+    heads: int,
+    kv: int,
+    vocab: int,
+    seq_len: int,
+    embeddings_and_logits: bool = True,
+) -> float:
+    """Forward FLOPs of one sequence as the Chinchilla paper counts them.
+
+    Embeddings 2·s·V·d (as a one-hot product); per layer query, key and value 3·2·s·d·(h·k),
+    scores 2·s²·(h·k), softmax 3·h·s², weighted values 2·s²·(h·k), output 2·s·(h·k)·d and an
+    ungated feed-forward 2·s·(2·d·f); logits 2·s·d·V. Attention is not halved for the mask.
+    Source: Hoffmann et al. 2022, arXiv 2203.15556, appendix F. Training is three times this.
+
+    Args:
+      d, f, kv: widths of the model, the feed-forward and one head (the paper's d_model, ffw_size
+        and key_size).
+      embeddings_and_logits: False leaves out the embedding and the logits.
+    """
+    s, hk = seq_len, heads * kv
+    attention = 3 * 2 * s * d * hk + 2 * s**2 * hk + 3 * heads * s**2 + 2 * s**2 * hk
+    per_layer = attention + 2 * s * hk * d + 2 * s * (2 * d * f)
+    outside = 2 * s * vocab * d + 2 * s * d * vocab
+    return float(layers * per_layer + (outside if embeddings_and_logits else 0))
+
+
+def chinchilla_params(
+    *, layers: int, d: int, f: int, heads: int, kv: int, vocab: int = 32_000
+) -> int:
+    """Parameters of a model of the Chinchilla paper: L·(5·d·h·k + 2·d·f) + V·d.
+
+    Five attention matrices, the fifth of Transformer-XL's relative positions; one tied table.
+    Source: Hoffmann et al. 2022, arXiv 2203.15556, table A9 and section 4 of the replication by
+    Besiroglu et al. 2024, arXiv 2404.10102.
+    """
+    return layers * (5 * d * heads * kv + 2 * d * f) + vocab * d
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +250,7 @@ def training_bytes(config: RunConfig) -> TrainingBytes:
     row_shards = rules.shards("batch", sizes)
     rows = config.training.batch_size // config.training.num_microbatches // row_shards
     tokens = rows * config.data.seq_len
-    item = 2 if config.model.compute_dtype == "bfloat16" else 4
+    item = _compute_item_bytes(config.model)
     per_layer = _activation_floats_per_token(config) * item
     layers = config.model.num_layers
     if config.model.remat == "full":
@@ -162,6 +265,54 @@ def training_bytes(config: RunConfig) -> TrainingBytes:
         activations=int(tokens * kept),
         logits=2 * 4 * tokens * vocab,
     )
+
+
+def kv_cache_bytes(
+    config: ModelConfig, batch_size: int, length: int, item_bytes: int | None = None
+) -> int:
+    """Bytes of the cache generation keeps for `batch_size` rows of `length` slots.
+
+    Keys and values of every layer, one int32 segment id a slot and one int32 length: the arrays
+    of `model.decoder_only.empty_cache`.
+
+    Args:
+      item_bytes: of one key or value scalar; None: of the config's compute dtype.
+    """
+    a, item = config.attention, item_bytes or _compute_item_bytes(config)
+    per_slot = 2 * config.num_layers * a.num_kv_heads * a.head_dim * item + 4
+    return per_slot * batch_size * length + 4
+
+
+def _compute_item_bytes(config: ModelConfig) -> int:
+    return 2 if config.compute_dtype == "bfloat16" else 4
+
+
+def _layer_matrix_params(config: ModelConfig) -> dict[str, int]:
+    """Scalars in the kernels of all layers, by part."""
+    by_part = {"attention": 0, "mlp": 0}
+    for spec in parameters(config):
+        if spec.is_matrix and spec.path[:2] == ("decoder", "layers"):
+            by_part[spec.path[2]] += spec.size
+    return by_part
+
+
+def _muon_flops(config: ModelConfig) -> float:
+    """FLOPs of Muon's Newton–Schulz iterations on every layer's kernels.
+
+    Each of the five iterations takes a matrix X [m, n], m <= n (transposed if need be), to
+    c0·X + (c1·A + c2·A·A)·X with A = X·Xᵀ: products of m·m·n, m·m·m and m·m·n multiply-adds.
+    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; optax.contrib.muon.
+    """
+    flops = 0.0
+    for spec in parameters(config):
+        if not spec.is_matrix or spec.path[:2] != ("decoder", "layers"):
+            continue
+        num_layers, *shape = spec.shape
+        num_inputs = 2 if spec.path[3] == "out" else 1  # the output projection contracts (H, C)
+        inputs, outputs = math.prod(shape[:num_inputs]), math.prod(shape[num_inputs:])
+        m, n = min(inputs, outputs), max(inputs, outputs)
+        flops += _MUON_ITERATIONS * num_layers * 2.0 * (2 * m * m * n + m**3)
+    return flops
 
 
 def _elements_per_device(

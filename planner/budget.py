@@ -7,14 +7,22 @@ from typing import Literal
 
 from configs.errors import InputError, require
 
-BudgetKind = Literal["time", "flops", "params", "tokens"]
+BudgetKind = Literal["time", "flops", "params", "tokens", "cost"]
 _FLAGS = {
     "time": "--time",
+    "hours": "--hours",
     "flops": "--budget-flops",
     "params": "--params",
     "tokens": "--tokens",
+    "cost": "--cost",
 }
-_UNITS = {"time": "s", "flops": "FLOPs", "params": "parameters", "tokens": "tokens"}
+_UNITS = {
+    "time": "s",
+    "flops": "FLOPs",
+    "params": "parameters",
+    "tokens": "tokens",
+    "cost": "of the price's currency",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +30,7 @@ class Budget:
     """One limit, the other quantities follow from it.
 
     kind: time (training wall-clock, seconds), flops (model FLOPs of training), params (total
-    parameters) or tokens (trained on).
+    parameters), tokens (trained on) or cost (money, at a price per chip-hour).
     """
 
     kind: BudgetKind
@@ -42,7 +50,7 @@ class Budget:
 
 
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_COUNTS = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+_COUNTS = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
 
 
 def parse_seconds(text: str) -> float:
@@ -55,7 +63,7 @@ def parse_seconds(text: str) -> float:
 
 def parse_count(field: str, text: str) -> float:
     """'7B', '125M', '1e21' or '300000' -> number. Raises InputError otherwise."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)([KMBT]?)", text)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)([KMBGT]?)", text)
     if match is None:
         raise InputError(f"{field}: got {text!r}, expected a number such as 1e18, 125M, 7B or 1.5T")
     return float(match[1]) * _COUNTS[match[2]]
@@ -64,20 +72,71 @@ def parse_count(field: str, text: str) -> float:
 def parse_budget(
     *,
     time: str | None = None,
+    hours: str | None = None,
     budget_flops: str | None = None,
     params: str | None = None,
     tokens: str | None = None,
+    cost: str | None = None,
 ) -> Budget:
-    """The one budget given; None means not given.
+    """The one budget given; None means not given. `hours` is `time` in another unit.
 
     Raises:
       InputError: none, several, or one that is no positive quantity.
     """
-    given = {"time": time, "flops": budget_flops, "params": params, "tokens": tokens}
+    given = {
+        "time": time,
+        "hours": hours,
+        "flops": budget_flops,
+        "params": params,
+        "tokens": tokens,
+        "cost": cost,
+    }
     given = {kind: text for kind, text in given.items() if text is not None}
     if len(given) != 1:
         got = ", ".join(_FLAGS[kind] for kind in given) or "none"
         raise InputError(f"budget: got {got}, expected exactly one of {', '.join(_FLAGS.values())}")
     ((kind, text),) = given.items()
-    value = parse_seconds(text) if kind == "time" else parse_count(_FLAGS[kind][2:], text)
-    return Budget(kind=kind, value=value)
+    match kind:
+        case "time":
+            return Budget(kind="time", value=parse_seconds(text))
+        case "hours":
+            return Budget(kind="time", value=3600.0 * parse_count("hours", text))
+        case _:
+            return Budget(kind=kind, value=parse_count(_FLAGS[kind][2:], text))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constraints:
+    """What a plan has to respect beside its budget; None: no such limit.
+
+    Attributes:
+      vocab_size: of a tokenizer that exists already.
+      seq_len: tokens a row.
+      max_params: total parameters, at most.
+      unique_tokens: training tokens that exist.
+      max_epochs: how often they may be repeated.
+      inference_tokens: tokens the model is expected to process after training; they make a
+        smaller model worth training longer.
+    """
+
+    vocab_size: int | None = None
+    seq_len: int | None = None
+    max_params: float | None = None
+    unique_tokens: float | None = None
+    max_epochs: float = 1.0
+    inference_tokens: float | None = None
+
+    def __post_init__(self):
+        for field in ("vocab_size", "seq_len", "max_params", "unique_tokens", "inference_tokens"):
+            value = getattr(self, field)
+            if value is not None:
+                require(math.isfinite(value) and value > 0, field, value, "a number above 0")
+        require(
+            math.isfinite(self.max_epochs) and self.max_epochs >= 1,
+            "max_epochs",
+            self.max_epochs,
+            "at least 1",
+        )
+
+
+NO_CONSTRAINTS = Constraints()

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
-from configs.schema import MuonConfig, OptimizerConfig
+from configs.schema import AdamWConfig, MuonConfig, OptimizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +18,7 @@ class Rule:
 # DeepSeek LLM (arXiv 2401.02954, equation 1), fitted from 1e17 to 2e19 FLOPs.
 _DEEPSEEK = "DeepSeek LLM 2024, arXiv 2401.02954"
 _DEEPSEEK_RANGE = (1e17, 2e19)
+_LARGEST_BATCH_TOKENS = 4608.0 * 4096  # DeepSeek 67B, table 2
 _MAX_LEARNING_RATE = 1e-2
 _WARMUP_FRACTION = 0.02
 _MAX_WARMUP_STEPS = 2000
@@ -25,22 +26,42 @@ _MAX_WARMUP_STEPS = 2000
 _ANCHOR_FLOPS, _ANCHOR_BATCH_TOKENS = 2.5e13, 2048
 
 
-def batch_tokens_for(flops: float) -> tuple[float, str]:
+def batch_tokens_for(flops: float, loss: float | None = None) -> tuple[float, str]:
     """Tokens per optimizer step for a run of C FLOPs, and the rule's name.
 
     .2920 · C^.3271 from the law's range upward. Below it the law is far too large for the runs
     we measured: there a straight line in logarithms goes from the measured point to the law's
-    value at the lower end of its range, and stays level below the measured point.
+    value at the lower end of its range, and stays level below the measured point. Two ceilings:
+    the critical batch 2e8/L^(1/.21) of Kaplan et al. 2020 (equation 5.3), beyond which more tokens
+    a step save few steps, and the largest batch the rule was used with.
+
+    Args:
+      loss: nats per token at the end of the run; None leaves the critical batch out.
     """
     low, _ = _DEEPSEEK_RANGE
-    if flops >= low:
-        return _deepseek_batch(flops), f".2920·C^.3271 ({_DEEPSEEK}{_range_note(flops)})"
-    exponent = math.log(_deepseek_batch(low) / _ANCHOR_BATCH_TOKENS) / math.log(low / _ANCHOR_FLOPS)
-    tokens = _ANCHOR_BATCH_TOKENS * max(1.0, flops / _ANCHOR_FLOPS) ** exponent
-    return tokens, (
-        f"between {_ANCHOR_BATCH_TOKENS} tokens at {_ANCHOR_FLOPS:g} FLOPs, measured, and "
-        f"{_DEEPSEEK} at {low:g}"
-    )
+    if flops < low:
+        exponent = math.log(_deepseek_batch(low) / _ANCHOR_BATCH_TOKENS)
+        exponent /= math.log(low / _ANCHOR_FLOPS)
+        tokens = _ANCHOR_BATCH_TOKENS * max(1.0, flops / _ANCHOR_FLOPS) ** exponent
+        return tokens, (
+            f"between {_ANCHOR_BATCH_TOKENS} tokens at {_ANCHOR_FLOPS:g} FLOPs, measured, and "
+            f"{_DEEPSEEK} at {low:g}"
+        )
+    tokens = _deepseek_batch(flops)
+    rule = f".2920·C^.3271 ({_DEEPSEEK}{_range_note(flops)})"
+    ceilings = [(_LARGEST_BATCH_TOKENS, "the largest batch that rule was used with")]
+    if loss is not None:
+        note = f"critical batch 2e8/L^(1/.21) at L = {loss:.2f}, Kaplan et al. 2020"
+        ceilings.append((critical_batch_tokens(loss), note))
+    ceiling, note = min(ceilings)
+    if tokens <= ceiling:
+        return tokens, f"{rule}; below the ceiling of {ceiling:,.0f} ({note})"
+    return ceiling, f"{note}; {rule} would be {tokens:,.0f}"
+
+
+def critical_batch_tokens(loss: float) -> float:
+    """Tokens a step beyond which larger batches save few steps, for L nats per token."""
+    return 2e8 / loss ** (1 / 0.21)
 
 
 def learning_rate_for(flops: float) -> tuple[float, str]:
@@ -57,7 +78,8 @@ def optimizer_for(
     """The template's optimizer with rates and warm-up for this run, and where they came from.
 
     Args:
-      template: its kind, moments, decay and the shape of its schedule are kept.
+      template: its kind, moments, decay and the shape of its schedule are kept; only Muon gives
+        way to AdamW where nobody measured its rates.
       flops: C of the run.
       num_steps: the schedule ends with exactly this step.
     """
@@ -65,7 +87,12 @@ def optimizer_for(
     rate = float(f"{rate:.3g}")
     warmup_steps = min(_MAX_WARMUP_STEPS, round(_WARMUP_FRACTION * num_steps), num_steps - 1)
     schedule = replace(template.schedule, warmup_steps=warmup_steps)
-    rules = [
+    rules = []
+    if isinstance(template, MuonConfig) and flops >= _DEEPSEEK_RANGE[0]:
+        template = AdamWConfig(schedule=template.schedule)
+        reason = f"Muon's rates were measured below {_DEEPSEEK_RANGE[0]:g} FLOPs only"
+        rules.append(Rule(field="optimizer.kind", value=template.kind, rule=reason))
+    rules += [
         Rule(
             field="optimizer.schedule.warmup_steps",
             value=warmup_steps,
@@ -83,8 +110,7 @@ def optimizer_for(
             value=template.learning_rate,
             rule="the preset's: Muon scales its steps by each matrix' shape",
         )
-        if flops < _DEEPSEEK_RANGE[0]:
-            rate, rate_rule = template.adam_learning_rate, "the preset's, measured at small scale"
+        rate, rate_rule = template.adam_learning_rate, "the preset's, measured at small scale"
         adam_rule = Rule(field="optimizer.adam_learning_rate", value=rate, rule=rate_rule)
         config = replace(template, adam_learning_rate=rate, schedule=schedule)
         return config, [muon_rule, adam_rule, *rules]

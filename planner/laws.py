@@ -85,18 +85,19 @@ class Law(abc.ABC):
         """Whether C lies where the law was fitted."""
         return self.min_flops <= flops <= self.max_flops
 
+    def stretch(self, flops: float) -> float:
+        """1 where the law was fitted, 10 for ten times above, .1 for ten times below."""
+        return flops / min(max(flops, self.min_flops), self.max_flops)
+
     def range_note(self, flops: float) -> str:
         """Where C lies relative to the fitted range, with numbers."""
         if self.min_flops == 0 and math.isinf(self.max_flops):
             return "a rule of thumb, fitted on nothing"
         fitted = f"{self.min_flops:.3g} to {self.max_flops:.3g} FLOPs"
-        if self.covers(flops):
+        stretch = self.stretch(flops)
+        if stretch == 1:
             return f"fitted from {fitted}"
-        factor, side = (
-            (flops / self.max_flops, "above")
-            if flops > self.max_flops
-            else (self.min_flops / flops, "below")
-        )
+        factor, side = (stretch, "above") if stretch > 1 else (1 / stretch, "below")
         return f"extrapolated: {flops:.3g} FLOPs is {factor:,.3g} times {side} the fitted {fitted}"
 
 
@@ -326,7 +327,7 @@ class FittedLaw(ParametricLaw):
       reasons: why the runs do not identify the law, if they do not; then only intervals count.
     """
 
-    samples: tuple[tuple[float, float, float, float, float], ...] = ()
+    samples: tuple[tuple[float, ...], ...] = ()
     residual: float = 0.0
     reasons: tuple[str, ...] = ()
 

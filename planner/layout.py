@@ -15,19 +15,15 @@ _STATE_SHARE = 0.4  # parameters and optimizer may take so much before they are 
 def fit_in_memory(config: RunConfig, hardware: Hardware) -> tuple[RunConfig, list[Rule]]:
     """The config with a mesh, microbatches and remat policy under which a step fits.
 
-    Replicates parameters while their state takes less than 40% of a device, cuts them along
-    `fsdp` above; then rematerialises, then halves the microbatch until it fits.
+    Replicates parameters while their state takes less than 40% of a device; above, cuts them along
+    `fsdp` over as few devices as brings them there (rows go to all); then rematerialises, then
+    halves the microbatch until it fits.
 
     Raises:
       InputError: one row a device does not fit either.
     """
     devices, usable = hardware.num_devices, _USABLE * hardware.memory_bytes
-    config = replace(config, mesh=MeshConfig(data=devices))
-    held = training_bytes(config)
-    mesh_rule = "parameters and optimizer fit on each device: replicated"
-    if devices > 1 and held.params + held.optimizer > _STATE_SHARE * hardware.memory_bytes:
-        config = replace(config, mesh=MeshConfig(fsdp=devices))
-        mesh_rule = "parameters and optimizer cut over all devices to fit"
+    config, mesh_rule = _with_mesh(config, hardware)
     rules = [Rule(field="mesh", value=_axes(config.mesh), rule=mesh_rule)]
     if training_bytes(config).total > usable:
         config = replace(config, model=replace(config.model, remat="full"))
@@ -50,6 +46,26 @@ def fit_in_memory(config: RunConfig, hardware: Hardware) -> tuple[RunConfig, lis
         )
     )
     return config, rules
+
+
+def _with_mesh(config: RunConfig, hardware: Hardware) -> tuple[RunConfig, str]:
+    """The config with the smallest `fsdp` axis that leaves room, or else the largest possible."""
+    devices, best = hardware.num_devices, None
+    for fsdp in range(1, devices + 1):
+        if devices % fsdp:
+            continue
+        cut = replace(config, mesh=MeshConfig(data=devices // fsdp, fsdp=fsdp))
+        try:
+            held = training_bytes(cut)
+        except InputError:  # some width is no multiple of it
+            continue
+        best = cut
+        if held.params + held.optimizer <= _STATE_SHARE * hardware.memory_bytes:
+            break
+    assert best is not None  # 1 divides everything
+    if best.mesh.axis_sizes["fsdp"] == 1:
+        return best, "parameters and optimizer fit on each device: replicated"
+    return best, "the fewest devices over which parameters and optimizer are cut to leave room"
 
 
 def _axes(mesh: MeshConfig) -> str:

@@ -5,21 +5,31 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from configs.errors import InputError, require
-from configs.schema import DataConfig, MeshConfig, RunConfig
+from configs.schema import DataConfig, MeshConfig, ModelConfig, RunConfig
 from planner.accounting import (
+    kv_cache_bytes,
     matmul_params,
+    non_embedding_params,
     total_params,
     training_bytes,
     training_flops_per_token,
 )
-from planner.budget import Budget
+from planner.allocation import COMPUTE_BUDGETS, allocate, assumed_flops, require_enough_tokens
+from planner.budget import NO_CONSTRAINTS, Budget, Constraints
 from planner.hardware import Hardware
 from planner.hyperparameters import Rule, batch_tokens_for, optimizer_for
-from planner.laws import TWENTY_TO_ONE, Law, Optimum, default_law
+from planner.laws import BESIROGLU, TWENTY_TO_ONE, Law, Optimum
 from planner.layout import fit_in_memory
+from planner.outlook import (
+    COUNT,
+    LossPrediction,
+    other_sizes,
+    predict_loss,
+    side_by_side,
+    warnings_about,
+)
 from planner.shapes import ACCELERATOR_TILE, CPU_TILE, shape_for, vocabulary_for
 
-_TOKENS_PER_PARAM = 20.0
 _UNTIED_FROM = 1e9  # smaller models cannot afford a second table (Llama 3.2 1B ties, 8B does not)
 _EVALUATIONS = 5  # during a run, and as many saves
 
@@ -34,6 +44,7 @@ class Plan:
     """
 
     budget: Budget
+    constraints: Constraints
     flops: float
     law: Law
     optimum: Optimum
@@ -58,6 +69,30 @@ class Plan:
         return self.config.training.num_steps * self.config.batch_tokens
 
     @property
+    def chip_hours(self) -> float:
+        """Chips times hours of training."""
+        return self.train_seconds / 3600 * self.hardware.num_chips
+
+    @property
+    def cost(self) -> float | None:
+        """Of training, in the currency of the price; None without a price."""
+        price = self.hardware.price_per_chip_hour
+        return None if price is None else price * self.chip_hours
+
+    @property
+    def loss(self) -> LossPrediction:
+        """Held-out loss after the last step."""
+        c = self.config
+        return predict_loss(self.law, self.flops, c.model, self.tokens, c.objective.kind)
+
+    def warnings(self, corpus_tokens: int | None = None) -> list[str]:
+        """What should not be overlooked: laws out of their range, repeated data, odd shapes."""
+        unique = corpus_tokens or self.constraints.unique_tokens
+        return warnings_about(
+            self.law, self.flops, self.optimum, self.config.model, self.tokens, unique
+        )
+
+    @property
     def _step_flops(self) -> float:
         per_token = training_flops_per_token(self.config.model, self.config.data.seq_len).total
         return per_token * self.config.batch_tokens
@@ -73,7 +108,9 @@ class Plan:
           corpus_tokens: training tokens there are, for the number of epochs; None if unknown.
         """
         c, m = self.config, self.config.model
-        seq_len, law = c.data.seq_len, self.law
+        seq_len, law, loss = c.data.seq_len, self.law, self.loss
+        memory = training_bytes(c)
+        unique_tokens = corpus_tokens or self.constraints.unique_tokens
         return {
             "budget": {
                 "kind": self.budget.kind,
@@ -85,18 +122,23 @@ class Plan:
                 "name": law.name,
                 "convention": law.convention,
                 "source": law.source,
+                "flops_meaning": law.flops_meaning,
                 "in_range": law.covers(self.flops),
-                "note": _law_note(law, self.flops),
+                "note": law.range_note(self.flops),
             },
+            "laws": [asdict(answer) for answer in side_by_side(law, self.flops)],
+            "other_sizes": [asdict(size) for size in other_sizes(law, self.flops, self.optimum)],
             "optimum": {
                 "params": self.optimum.params,
                 "tokens": self.optimum.tokens,
                 "flops": self.optimum.flops,
-                "tokens_per_param": self.optimum.tokens / self.optimum.params,
+                "tokens_per_param": self.optimum.ratio,
             },
             "model": {
                 "params": total_params(m),
                 "matmul_params": matmul_params(m),
+                "non_embedding_params": non_embedding_params(m),
+                "params_by_law": COUNT[law.params_kind](m),
                 "flops_per_token": training_flops_per_token(m, seq_len).total,
                 "flops_per_token_palm": training_flops_per_token(m, seq_len, causal=False).total,
                 "emb_dim": m.emb_dim,
@@ -110,7 +152,8 @@ class Plan:
             },
             "data": {
                 "tokens": self.tokens,
-                "epochs": None if corpus_tokens is None else self.tokens / corpus_tokens,
+                "tokens_per_param": self.tokens / COUNT[law.params_kind](m),
+                "epochs": None if unique_tokens is None else self.tokens / unique_tokens,
                 "seq_len": seq_len,
                 "batch_size": c.training.batch_size,
                 "batch_tokens": c.batch_tokens,
@@ -127,13 +170,28 @@ class Plan:
                 "flops": self._step_flops * c.training.num_steps,
                 "train_seconds": self.train_seconds,
                 "step_seconds": self.step_seconds,
-                "peak_bytes": training_bytes(c).total,
-                "loss": None,
-                "loss_note": "unfitted: no law was fitted on this data at this size",
+                "flops_by_part": {
+                    part: self.tokens * per_token
+                    for part, per_token in asdict(training_flops_per_token(m, seq_len)).items()
+                },
+                "days": self.train_seconds / 86_400,
+                "chip_hours": self.chip_hours,
+                "cost": self.cost,
+                "peak_bytes": memory.total,
+                "bytes_by_kind": asdict(memory),
+                "kv_cache_bytes_per_row": kv_cache_bytes(m, 1, seq_len),
+                "loss": loss.value,
+                "loss_low": loss.low,
+                "loss_high": loss.high,
+                "loss_law": loss.law,
+                "loss_note": loss.note,
             },
+            "warnings": self.warnings(corpus_tokens),
             "hardware": {
                 "device": self.hardware.device,
                 "num_devices": self.hardware.num_devices,
+                "num_chips": self.hardware.num_chips,
+                "price_per_chip_hour": self.hardware.price_per_chip_hour,
                 "flops_per_second": self.hardware.flops_per_second,
                 "peak_flops_per_second": self.hardware.peak_flops_per_second,
                 "source": self.hardware.source,
@@ -146,39 +204,40 @@ def make_plan(
     *,
     template: RunConfig,
     hardware: Hardware,
-    vocab_size: int | None = None,
-    seq_len: int | None = None,
+    law: Law | None = None,
+    constraints: Constraints = NO_CONSTRAINTS,
     params: float | None = None,
     reserved_seconds: float = 0.0,
 ) -> Plan:
     """Turns a budget into a plan.
 
-    Time: (seconds − reserved) × the hardware's measured FLOP/s is the compute C; the law gives N
-    and D for C. FLOPs: C itself. Parameters or tokens: the other one follows at the law's
-    ratio. N becomes a shape; the steps are what C, or D, comes to in that shape's own FLOPs.
+    Time: (seconds − reserved) × the hardware's FLOP/s is the compute C; the law gives N and D for
+    C. Cost: the time that the price leaves. FLOPs: C itself. Parameters or tokens: the other one
+    follows at the law's ratio. N becomes a shape; the steps are what C, or D, comes to in that
+    shape's own FLOPs.
 
     Args:
       template: what is no size is taken from it (objective, seeds, norms, ties).
-      vocab_size: of a tokenizer that exists already; None chooses one for the size.
-      seq_len: tokens a row; None chooses one for the size.
+      law: None takes chinchilla-1 in its range and above, 20 tokens a parameter below.
+      constraints: what else has to hold; what it leaves open is chosen by the model's size.
       params: matmul parameters the shape is to have, whatever the law asks for (a sweep's size);
         the budget then decides the tokens.
 
     Raises:
-      InputError: the budget is too small for any model, or too large for the memory.
+      InputError: the budget is too small for any model, too large for the memory or the data, or
+        contradicts the constraints.
     """
     flops = _compute(budget, hardware, reserved_seconds)
-    law, optimum = _optimum(budget, flops)
-    count = matmul_params if law is TWENTY_TO_ONE else total_params
-    if budget.kind == "params":
-        count = total_params
+    allocation = allocate(budget, flops, law, constraints)
+    law, optimum = allocation.law, allocation.optimum
+    count = total_params if budget.kind == "params" else COUNT[law.params_kind]
     if params is not None:
         optimum = Optimum(params=params, tokens=optimum.flops / (6 * params))
         count = matmul_params
-    vocab_rule = "of the tokenizer given" if vocab_size else "rule of thumb by model size"
-    vocab_size = vocab_size or vocabulary_for(optimum.params)
-    length_rule = "given" if seq_len else "rule of thumb by model size"
-    seq_len = seq_len or _seq_len_for(optimum.params)
+    vocab_rule = "of the tokenizer given" if constraints.vocab_size else "rule of thumb by size"
+    vocab_size = constraints.vocab_size or vocabulary_for(optimum.params)
+    length_rule = "given" if constraints.seq_len else "rule of thumb by size"
+    seq_len = constraints.seq_len or seq_len_for(optimum.params)
     model = replace(
         template.model,
         compute_dtype="bfloat16" if hardware.is_accelerator else "float32",
@@ -195,11 +254,12 @@ def make_plan(
         vocab_size=vocab_size,
         tile=ACCELERATOR_TILE if hardware.is_accelerator else CPU_TILE,
         count=count,
+        at_most=constraints.max_params,
     )
-    batch_tokens, batch_rule = batch_tokens_for(optimum.flops)
+    batch_tokens, batch_rule = batch_tokens_for(optimum.flops, _loss_for_batch(law, optimum))
     batch_size = _round_rows(batch_tokens / seq_len / hardware.num_devices) * hardware.num_devices
     per_step = training_flops_per_token(model, seq_len).total * batch_size * seq_len
-    if budget.kind in ("time", "flops"):
+    if budget.kind in COMPUTE_BUDGETS:
         num_steps = round(flops / per_step)
     else:
         num_steps = math.ceil(optimum.tokens / (batch_size * seq_len))
@@ -208,6 +268,7 @@ def make_plan(
             f"budget: got {budget.value:g} {budget.unit}, which is {num_steps} optimizer steps; "
             f"expected enough for at least 2"
         )
+    require_enough_tokens(num_steps * batch_size * seq_len, constraints)
     optimizer, optimizer_rules = optimizer_for(template.optimizer, optimum.flops, num_steps)
     interval = max(1, math.ceil(num_steps / _EVALUATIONS))
     config = replace(
@@ -227,6 +288,8 @@ def make_plan(
     )
     config, layout_rules = fit_in_memory(config, hardware)
     rules = [
+        allocation.rule,
+        Rule(field="model", value=_shape_text(model), rule=_shape_rule(model, constraints)),
         Rule(field="model.vocab_size", value=vocab_size, rule=vocab_rule),
         Rule(field="data.seq_len", value=seq_len, rule=length_rule),
         Rule(field="training.batch_size", value=batch_size, rule=batch_rule),
@@ -234,7 +297,7 @@ def make_plan(
             field="training.num_steps",
             value=num_steps,
             rule=f"{budget.kind} budget over this shape's own FLOPs a step"
-            if budget.kind in ("time", "flops")
+            if budget.kind in COMPUTE_BUDGETS
             else "the law's tokens over the batch",
         ),
         *optimizer_rules,
@@ -242,6 +305,7 @@ def make_plan(
     ]
     return Plan(
         budget=budget,
+        constraints=constraints,
         flops=flops,
         law=law,
         optimum=optimum,
@@ -265,30 +329,47 @@ def sweep_sizes(flops: float, number: int, spread: float) -> list[float]:
 
 
 def _compute(budget: Budget, hardware: Hardware, reserved_seconds: float) -> float:
-    if budget.kind == "time":
-        require(
-            budget.value > reserved_seconds,
-            "budget (time)",
-            budget.value,
-            f"more than the {reserved_seconds:.0f} s that evaluations and saves take",
-        )
-        return (budget.value - reserved_seconds) * hardware.flops_per_second
+    """C of the budget, model FLOPs."""
     if budget.kind == "flops":
         return budget.value
-    params = budget.value if budget.kind == "params" else budget.value / _TOKENS_PER_PARAM
-    return 6.0 * params * params * _TOKENS_PER_PARAM
+    if budget.kind in ("params", "tokens"):
+        return assumed_flops(budget)
+    seconds = budget.value
+    if budget.kind == "cost":
+        price = hardware.price_per_chip_hour
+        if price is None:
+            raise InputError("price: got none, expected the price per chip-hour for --cost")
+        seconds = 3600 * budget.value / (price * hardware.num_chips)
+    require(
+        seconds > reserved_seconds,
+        f"budget ({budget.kind})",
+        budget.value,
+        f"more than the {reserved_seconds:.0f} s that evaluations and saves take",
+    )
+    return (seconds - reserved_seconds) * hardware.flops_per_second
 
 
-def _optimum(budget: Budget, flops: float) -> tuple[Law, Optimum]:
-    law = default_law(flops)
-    if budget.kind in ("time", "flops"):
-        return law, law.frontier(flops)
-    # The ratio of tokens to parameters at this compute, with the given quantity kept as given.
-    at_flops = law.frontier(flops)
-    ratio = at_flops.tokens / at_flops.params
-    if budget.kind == "params":
-        return law, Optimum(params=budget.value, tokens=budget.value * ratio)
-    return law, Optimum(params=budget.value / ratio, tokens=budget.value)
+def _loss_for_batch(law: Law, optimum: Optimum) -> float | None:
+    """A loss to reckon the critical batch with; None where no law applies."""
+    if law is TWENTY_TO_ONE:
+        return None
+    return law.loss(optimum.params, optimum.tokens) or BESIROGLU.loss(
+        optimum.params, optimum.tokens
+    )
+
+
+def _shape_text(model: ModelConfig) -> str:
+    return f"{model.num_layers} × {model.emb_dim}"
+
+
+def _shape_rule(model: ModelConfig, constraints: Constraints) -> str:
+    rule = (
+        f"closest count among well-proportioned shapes: width per layer "
+        f"{model.emb_dim / model.num_layers:.0f}, heads of {model.attention.head_dim}, MLP 8/3 wide"
+    )
+    if constraints.max_params is None:
+        return rule
+    return f"{rule}, at most {constraints.max_params:,.0f} parameters"
 
 
 def _round_rows(rows: float) -> int:
@@ -297,20 +378,9 @@ def _round_rows(rows: float) -> int:
     return min([1, *steps], key=lambda step: abs(math.log(step / rows)))
 
 
-def _seq_len_for(params: float) -> int:
+def seq_len_for(params: float) -> int:
     """Row length by model size: the context published models of that size were trained with."""
     for below, seq_len in ((1e7, 256), (5e7, 512), (3e8, 1024), (3e9, 2048)):
         if params < below:
             return seq_len
     return 4096
-
-
-def _law_note(law: Law, flops: float) -> str:
-    if law is TWENTY_TO_ONE:
-        return "below every published law's range: 20 tokens a parameter, no loss promised"
-    if law.covers(flops):
-        return f"fitted from {law.min_flops:g} to {law.max_flops:g} FLOPs"
-    return (
-        f"extrapolated: {flops:.3g} FLOPs is outside the fitted {law.min_flops:g} to "
-        f"{law.max_flops:g}"
-    )

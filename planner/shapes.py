@@ -1,13 +1,12 @@
 """From a parameter count to a concrete shape, aligned to the hardware."""
 
-import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from configs.errors import InputError
 from configs.schema import ModelConfig, SwiGLUConfig
-from planner.accounting import matmul_params
+from planner.accounting import matmul_params, total_params
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +24,7 @@ class Tile:
 CPU_TILE = Tile(width=16, mlp=32)
 ACCELERATOR_TILE = Tile(width=128, mlp=128)
 _WIDE_HEAD_FROM = 2048  # published models go from heads of 64 to heads of 128 about here
+_COARSE_FROM = 4096
 _MAX_LAYERS = 160
 _STRAY = 1.6  # how far a shape may be off the published width per layer
 
@@ -50,6 +50,7 @@ def shape_for(
     vocab_size: int,
     tile: Tile,
     count: Callable[[ModelConfig], int] = matmul_params,
+    at_most: float | None = None,
 ) -> ModelConfig:
     """The shape whose count comes closest to `params` among well-proportioned ones.
 
@@ -60,12 +61,15 @@ def shape_for(
     Args:
       params: target, in the definition that `count` uses.
       template: everything that is no size (norms, ties, dtypes) is taken from it.
+      at_most: total parameters the shape may have; None for no limit.
 
     Raises:
       InputError: not even the narrowest shape is small enough.
     """
+    if at_most is not None:
+        params = min(params, at_most)
     best: tuple[float, ModelConfig] | None = None
-    for width in itertools.count(tile.width, tile.width):
+    for width in _widths(tile):
         if count(_shape(width, 1, template, vocab_size, tile)) > _STRAY * params:
             break
         for num_layers in range(1, _MAX_LAYERS + 1):
@@ -73,17 +77,32 @@ def shape_for(
             if stray > math.log(_STRAY):
                 continue
             config = _shape(width, num_layers, template, vocab_size, tile)
+            if at_most is not None and total_params(config) > at_most:
+                continue
             # Being off the ratio weighs less than being off the count.
             score = abs(math.log(count(config) / params)) + 0.3 * stray
             if best is None or score < best[0]:
                 best = score, config
     if best is None:
         smallest = count(_shape(tile.width, 1, template, vocab_size, tile))
+        field = "budget" if at_most is None or at_most > params else "max_params"
         raise InputError(
-            f"budget: got a model of {params:,.0f} parameters, expected at least "
+            f"{field}: got a model of {params:,.0f} parameters, expected at least "
             f"{smallest:,} (one layer of width {tile.width} with {vocab_size} pieces)"
         )
     return best[1]
+
+
+def _widths(tile: Tile) -> Iterator[int]:
+    """Multiples of the tile; wide models in the coarse steps that published ones take, so that
+    heads and shards divide them."""
+    width = 0
+    while True:
+        width += tile.width
+        step = 512 if width >= _WIDE_HEAD_FROM else 1
+        step = 1024 if width >= _COARSE_FROM else step
+        if width % step == 0:
+            yield width
 
 
 def _aspect_ratio(params: float) -> float:
@@ -105,7 +124,8 @@ def _shape(
         num_heads -= 1
     head_dim = width // num_heads
     grouped = width >= _WIDE_HEAD_FROM and num_heads % 8 == 0
-    mlp_dim = max(tile.mlp, round(8 * width / 3 / tile.mlp) * tile.mlp)
+    mlp_tile = 1024 if width >= _COARSE_FROM else tile.mlp
+    mlp_dim = max(mlp_tile, round(8 * width / 3 / mlp_tile) * mlp_tile)
     return replace(
         template,
         vocab_size=vocab_size,

@@ -17,7 +17,9 @@ def peak_flops_per_second(devices: list[Any]) -> tuple[float, str]:
     """
     chip = chip_of_device(devices[0].device_kind)
     if chip is not None:
-        return chip.bf16_flops * len(devices), f"{chip.name} dense bf16, vendor's figure"
+        return chip.bf16_flops / chip.devices * len(
+            devices
+        ), f"{chip.name} dense bf16, vendor's figure"
     return _measured_matmul_flops(), "largest fp32 matrix product measured at start"
 
 

@@ -12,8 +12,9 @@ from rich.console import Console
 from configs.schema import RunConfig
 from data.batches import Batch
 from planner.accounting import training_flops_per_token
-from planner.budget import Budget
-from planner.hardware import Hardware, chip_of_device
+from planner.budget import Budget, Constraints
+from planner.hardware import DEFAULT_MFU, Hardware, chip_of_device
+from planner.laws import Law
 from planner.plan import Plan, make_plan
 from train.feed import put_batch
 from train.loop import compile_steps
@@ -26,7 +27,6 @@ _TRIAL_SECONDS = 6.0
 _ROUNDS = 4
 # Reading rows and logging share a CPU's cores with the step: measured on two cores.
 _SHARED_CORES = 1.05
-_ASSUMED_MFU = 0.4  # where nothing was measured yet; rather high, see `calibrated_plan`
 
 
 def describe_hardware() -> Hardware:
@@ -37,17 +37,18 @@ def describe_hardware() -> Hardware:
     is_accelerator = devices[0].platform != "cpu"
     peak, _ = peak_flops_per_second(devices)
     if chip is not None:
-        memory = chip.memory_bytes
+        memory = chip.memory_bytes / chip.devices
     else:
         memory = psutil.virtual_memory().total / len(devices)
     return Hardware(
         device=kind,
         num_devices=len(devices),
-        flops_per_second=_ASSUMED_MFU * peak,
+        flops_per_second=DEFAULT_MFU * peak,
         peak_flops_per_second=peak,
         memory_bytes=memory,
-        source=f"assumed: {_ASSUMED_MFU:.0%} of peak",
+        source=f"assumed: {DEFAULT_MFU:.0%} of peak",
         is_accelerator=is_accelerator,
+        num_chips=max(1, len(devices) // (chip.devices if chip else 1)),
     )
 
 
@@ -72,8 +73,9 @@ def calibrated_plan(
     budget: Budget,
     *,
     template: RunConfig,
-    vocab_size: int | None,
-    seq_len: int | None,
+    law: Law | None = None,
+    constraints: Constraints,
+    hardware: Hardware | None = None,
     held_out_tokens: int,
     console: Console,
 ) -> Plan:
@@ -84,17 +86,19 @@ def calibrated_plan(
     first plan assumes a high speed and later ones come down to the largest of them.
 
     Args:
+      hardware: replaces what JAX shows where only its price or memory differs.
       held_out_tokens: scored after the last step; their time comes out of a time budget.
     """
-    hardware, reserved, plan = describe_hardware(), 0.0, None
+    reserved, plan = 0.0, None
+    hardware = hardware or describe_hardware()
     for _ in range(_ROUNDS):
         previous = plan
         plan = make_plan(
             budget,
             template=template,
             hardware=hardware,
-            vocab_size=vocab_size,
-            seq_len=seq_len,
+            law=law,
+            constraints=constraints,
             reserved_seconds=reserved,
         )
         if previous is not None and _same_step(previous.config, plan.config):

@@ -1,6 +1,7 @@
 """isoflop plan: a budget to a run, without running it."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,29 +11,29 @@ from rich.table import Table
 
 from configs.overrides import apply_overrides, load_preset_or_file, parse_command
 from configs.serialize import save
-from planner.plan import Plan
-from workflows.budget_options import BudgetOptions
+from planner.explain import explain
+from planner.plan import Plan, make_plan
+from workflows.budget_options import PlanningOptions
 from workflows.calibrate import calibrated_plan
 
 PROG = "isoflop plan"
+_WIDTH = 120  # of tables that go into a file or a pipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanOptions(BudgetOptions):
+class PlanOptions(PlanningOptions):
     """Turns a budget into a shape, a batch size, a learning rate and a number of steps.
 
-    The speed is measured by trying the planned step on this machine. Any field of the config can
-    be overridden: --training.seed 1.
+    Without --chips the speed is measured by trying the planned step on this machine. Any field of
+    the config can be overridden: --training.seed 1.
     """
 
     preset: str = "decoder_only"
     """What is no size (objective, norms, seeds) is taken from this preset or .json file."""
-    vocab_size: int | None = None
-    """Of a tokenizer that exists already; chosen by model size if not given."""
-    seq_len: int | None = None
-    """Tokens a row; chosen by model size if not given."""
     out: Path | None = None
     """Write the planned config here, for `isoflop train`."""
+    explain: bool = False
+    """Narrate the arithmetic line by line."""
     json: bool = False
     """Print plan.json's record instead of a table."""
 
@@ -42,21 +43,32 @@ def main(args: Sequence[str]) -> int:
     options, overrides = parse_command(
         PlanOptions, args, prog=PROG, description=PlanOptions.__doc__ or ""
     )
-    budget = options.budget()
+    budget, law, constraints = options.budget(), options.chosen_law(), options.constraints()
     template = apply_overrides(load_preset_or_file(options.preset), overrides)
-    plan = calibrated_plan(
-        budget,
-        template=template,
-        vocab_size=options.vocab_size,
-        seq_len=options.seq_len,
-        held_out_tokens=0,
-        console=Console(stderr=True),
-    )
+    hardware = options.hardware()
+    if options.chips is not None:
+        plan = make_plan(
+            budget, template=template, hardware=hardware, law=law, constraints=constraints
+        )
+    else:
+        plan = calibrated_plan(
+            budget,
+            template=template,
+            law=law,
+            constraints=constraints,
+            hardware=hardware,
+            held_out_tokens=0,
+            console=Console(stderr=True),
+        )
     plan = plan.with_config(apply_overrides(plan.config, overrides))
     if options.json:
         print(json.dumps({"schema_version": 1, **plan.to_json()}, indent=2))
+    elif options.explain:
+        print("\n\n".join(explain(plan)))
     else:
-        print_plan(plan, Console())
+        console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+        print_plan(plan, console)
+        print_laws(plan, console)
     if options.out is not None:
         save(plan.config, options.out)
     return 0
@@ -104,9 +116,69 @@ def print_plan(plan: Plan, console: Console, corpus_tokens: int | None = None) -
     )
     row(
         "predicted",
-        f"{predicted['train_seconds']:,.0f} s",
-        f"{predicted['flops']:.3g} FLOPs, {predicted['peak_bytes'] / 1e9:.2f} GB a device; "
-        f"loss {predicted['loss_note']}",
+        duration(predicted["train_seconds"]),
+        f"{predicted['flops']:.3g} FLOPs, {predicted['step_seconds']:.3g} s a step, "
+        f"{predicted['peak_bytes'] / 1e9:.2f} GB a device",
     )
-    row("hardware", f"{plan.hardware.num_devices} × {plan.hardware.device}", plan.hardware.source)
+    row("loss", _loss_text(plan), predicted["loss_note"])
+    for size in record["other_sizes"]:
+        row(
+            f"  at {size['factor']:g} × the size",
+            f"{size['change']:+.2%} loss",
+            f"{size['params']:,.0f} parameters, {size['tokens']:,.0f} tokens, the same compute",
+        )
+    row("hardware", f"{plan.hardware.num_chips} × {plan.hardware.device}", plan.hardware.source)
+    mesh = next(rule for rule in plan.rules if rule.field == "mesh")
+    row(
+        "layout",
+        str(mesh.value),
+        f"remat {plan.config.model.remat}, {plan.config.training.num_microbatches} microbatches",
+    )
+    cost = "" if plan.cost is None else f", costs {plan.cost:,.0f}"
+    row("chip-hours", f"{plan.chip_hours:,.4g}", f"{predicted['days']:,.3g} days{cost}")
     console.print(table, highlight=False)
+    for warning in record["warnings"]:
+        console.print(f"  warning: {warning}", style="yellow", highlight=False)
+
+
+def print_laws(plan: Plan, console: Console) -> None:
+    """Every law's answer for the plan's compute, side by side."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("law", "N", "D", "D/N", "loss", "N counts", "range"):
+        right = heading in ("N", "D", "D/N", "loss")
+        table.add_column(heading, justify="right" if right else "left")
+    for answer in plan.to_json()["laws"]:
+        loss = "-" if answer["loss"] is None else f"{answer['loss']:.3f}"
+        table.add_row(
+            answer["name"],
+            f"{answer['params']:.3g}",
+            f"{answer['tokens']:.3g}",
+            f"{answer['tokens_per_param']:.1f}",
+            loss,
+            answer["params_kind"],
+            _range_text(answer["stretch"]),
+        )
+    console.print(f"\n  every law at {plan.flops:.3g} FLOPs, each in its own definition of N")
+    console.print(table, highlight=False)
+
+
+def _range_text(stretch: float) -> str:
+    if stretch == 1:
+        return "inside"
+    return f"{stretch:,.3g} × above" if stretch > 1 else f"{1 / stretch:,.3g} × below"
+
+
+def duration(seconds: float) -> str:
+    """'97 s', '31.2 min', '5.3 h' or '12.0 days'."""
+    for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:,.0f} s"
+
+
+def _loss_text(plan: Plan) -> str:
+    loss = plan.loss
+    interval = f"{loss.low:.3f} to {loss.high:.3f}" if loss.low and loss.high else ""
+    if loss.value is None:
+        return interval or "unfitted"
+    return f"{loss.value:.3f} ({interval})" if interval else f"{loss.value:.3f}"

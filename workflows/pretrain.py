@@ -59,10 +59,6 @@ class PretrainOptions(BudgetOptions):
     """Folder under which the prepared corpus is kept."""
     preset: str = "decoder_only"
     """What is no size (objective, norms, seeds) is taken from this preset or .json file."""
-    vocab_size: int | None = None
-    """Tokenizer pieces; chosen by model size if not given."""
-    seq_len: int | None = None
-    """Tokens a row; chosen by model size if not given."""
     family: str = "llama"
     """Hugging Face family to export as."""
 
@@ -99,13 +95,15 @@ def _begin(
     budget = options.budget(default_time=DEFAULT_TIME)
     template = apply_overrides(load_preset_or_file(options.preset), overrides)
     template = replace(template, name=run.path.name)
+    law, constraints = options.chosen_law(), options.constraints()
+    hardware = options.priced(describe_hardware())
     # A first plan, by assumed speed: says how large a vocabulary fits, and finds what does not fit.
     guess = make_plan(
         budget,
         template=template,
-        hardware=describe_hardware(),
-        vocab_size=options.vocab_size,
-        seq_len=options.seq_len,
+        hardware=hardware,
+        law=law,
+        constraints=constraints,
     )
     make_mesh(apply_overrides(guess.config, overrides).mesh)
     vocab_size = guess.config.model.vocab_size
@@ -121,8 +119,9 @@ def _begin(
     plan = calibrated_plan(
         budget,
         template=template,
-        vocab_size=vocab_size,
-        seq_len=options.seq_len,
+        law=law,
+        constraints=replace(constraints, vocab_size=vocab_size),
+        hardware=hardware,
         held_out_tokens=corpus.stream("held_out").num_tokens,
         console=console,
     )

@@ -17,8 +17,8 @@ from configs.schema import RunConfig
 from configs.serialize import write_text
 from data.corpus import Corpus, open_corpus
 from planner.accounting import matmul_params, total_params, training_flops_per_token
-from planner.budget import Budget, parse_count
-from planner.plan import make_plan, sweep_sizes
+from planner.budget import Budget, Constraints, parse_count
+from planner.plan import make_plan, seq_len_for, sweep_sizes
 from train.run_directory import RunDirectory
 from workflows.calibrate import describe_hardware
 from workflows.train import create_run, finish_training
@@ -147,6 +147,9 @@ def grid(options: SweepOptions, overrides: Sequence[str], corpus: Corpus) -> lis
     sizes_of = {
         flops: given or sweep_sizes(flops, options.per_budget, options.spread) for flops in budgets
     }
+    seq_len = options.seq_len or seq_len_for(
+        max(size for sizes in sizes_of.values() for size in sizes)
+    )
     cells: dict[Path, Cell] = {}
     for flops, sizes in sizes_of.items():
         for params in sizes:
@@ -154,8 +157,7 @@ def grid(options: SweepOptions, overrides: Sequence[str], corpus: Corpus) -> lis
                 Budget(kind="flops", value=flops),
                 template=template,
                 hardware=hardware,
-                vocab_size=corpus.tokenizer.vocab_size,
-                seq_len=options.seq_len or 256,
+                constraints=Constraints(vocab_size=corpus.tokenizer.vocab_size, seq_len=seq_len),
                 params=params,
             ).config
             # Only the end counts: the held-out loss after the last step of a finished schedule.
@@ -212,7 +214,7 @@ def row_of(cell: Cell, run: RunDirectory, corpus: Corpus) -> dict[str, object]:
 def as_csv(rows: Sequence[dict[str, object]]) -> str:
     """The rows under a header of COLUMNS."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, list(COLUMNS), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

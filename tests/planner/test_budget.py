@@ -3,7 +3,7 @@
 import pytest
 
 from configs.errors import InputError
-from planner.budget import Budget, parse_budget, parse_count, parse_seconds
+from planner.budget import Budget, Constraints, parse_budget, parse_count, parse_seconds
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,8 @@ def test_a_budget_is_a_positive_quantity(value):
         ({"budget_flops": "1e21"}, "flops", 1e21, "FLOPs"),
         ({"params": "7B"}, "params", 7e9, "parameters"),
         ({"tokens": "1.5T"}, "tokens", 1.5e12, "tokens"),
+        ({"hours": "72"}, "time", 259_200.0, "s"),
+        ({"cost": "50K"}, "cost", 5e4, "of the price's currency"),
     ],
 )
 def test_each_option_makes_its_budget(given, kind, value, unit):
@@ -68,10 +70,20 @@ def test_each_option_makes_its_budget(given, kind, value, unit):
         ({"params": "0"}, r"^budget \(params\): got 0.0"),
         ({"tokens": "1e400"}, r"^budget \(tokens\): got inf"),
         ({"time": "5m", "params": "7B"}, "^budget: got --time, --params, expected exactly one"),
-        ({}, "^budget: got none, expected exactly one of --time, --budget-flops"),
+        ({}, "^budget: got none, expected exactly one of --time, --hours, --budget-flops"),
     ],
 )
 def test_a_bad_option_is_named_in_one_line(given, message):
     with pytest.raises(InputError, match=message) as error:
         parse_budget(**given)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("max_params", 0.0), ("unique_tokens", -1.0), ("inference_tokens", float("nan"))]
+    + [("max_epochs", 0.5), ("max_epochs", float("inf")), ("seq_len", 0), ("vocab_size", -3)],
+)
+def test_constraints_are_positive_numbers(field, value):
+    with pytest.raises(InputError, match=f"^{field}: got"):
+        Constraints(**{field: value})

@@ -3,7 +3,12 @@
 import pytest
 
 from configs.schema import AdamWConfig, CosineConfig, MuonConfig, WarmupStableDecayConfig
-from planner.hyperparameters import batch_tokens_for, learning_rate_for, optimizer_for
+from planner.hyperparameters import (
+    batch_tokens_for,
+    critical_batch_tokens,
+    learning_rate_for,
+    optimizer_for,
+)
 
 
 def test_published_rules_hold_inside_their_range():
@@ -48,10 +53,28 @@ def test_warm_up_is_a_fiftieth_of_the_steps_and_always_shorter_than_the_run(sche
     assert values["optimizer.schedule.warmup_steps"] == warmup_steps
 
 
-@pytest.mark.parametrize("flops", [1e14, 1e18])
-def test_muon_keeps_its_own_rate(flops):
+def test_muon_gives_way_to_adamw_where_its_rates_were_never_measured():
+    template = MuonConfig(schedule=CosineConfig(final_fraction=0.07))
+    optimizer, rules = optimizer_for(template, 1e18, 100)
+    assert isinstance(optimizer, AdamWConfig)
+    assert isinstance(optimizer.schedule, CosineConfig)
+    assert optimizer.schedule.final_fraction == 0.07
+    assert "Muon" in {rule.field: rule.rule for rule in rules}["optimizer.kind"]
+
+
+def test_the_batch_stays_below_the_critical_one():
+    assert critical_batch_tokens(2.0) == pytest.approx(7.37e6, rel=0.01)
+    free, _ = batch_tokens_for(1e24)
+    capped, rule = batch_tokens_for(1e24, 2.0)
+    assert capped == critical_batch_tokens(2.0) < free and "critical" in rule
+    largest, rule = batch_tokens_for(1e27, 1.2)
+    assert largest == 4608 * 4096 and "largest batch" in rule
+    assert batch_tokens_for(1e20, 2.5)[0] == batch_tokens_for(1e20)[0]
+
+
+def test_muon_keeps_its_own_rate():
     template = MuonConfig(learning_rate=0.03, adam_learning_rate=0.004)
-    optimizer, rules = optimizer_for(template, flops, 100)
+    optimizer, rules = optimizer_for(template, 1e14, 100)
     assert isinstance(optimizer, MuonConfig)
     assert optimizer.learning_rate == 0.03
     values = {rule.field: rule.value for rule in rules}

@@ -1,0 +1,142 @@
+"""The plan's arithmetic, line by line, for a person who is learning it."""
+
+from planner.accounting import total_params, training_bytes, training_flops_per_token
+from planner.allocation import COMPUTE_BUDGETS
+from planner.laws import ParametricLaw
+from planner.outlook import COUNT
+from planner.plan import Plan
+
+
+def explain(plan: Plan) -> list[str]:
+    """Paragraphs of plain text, from the budget to the seconds, with every number put in."""
+    return [
+        _budget(plan),
+        _law(plan),
+        _shape(plan),
+        _flops(plan),
+        _steps(plan),
+        _rules(plan),
+        _memory(plan),
+        _time(plan),
+        *(f"Beware: {warning}." for warning in plan.warnings()),
+    ]
+
+
+def _budget(plan: Plan) -> str:
+    budget, hardware = plan.budget, plan.hardware
+    match budget.kind:
+        case "time":
+            return (
+                f"1. Compute. {budget.value:,.0f} s, less {plan.reserved_seconds:,.0f} s for "
+                f"evaluations and saves, at {hardware.flops_per_second:.4g} FLOP/s "
+                f"({hardware.source}) are C = {plan.flops:.4g} FLOPs."
+            )
+        case "cost":
+            price = hardware.price_per_chip_hour
+            return (
+                f"1. Compute. {budget.value:,.2f} at {price} a chip-hour on {hardware.num_chips} "
+                f"chips, at {hardware.flops_per_second:.4g} FLOP/s ({hardware.source}), are "
+                f"C = {plan.flops:.4g} FLOPs."
+            )
+        case "flops":
+            return f"1. Compute. C = {plan.flops:.4g} FLOPs, as given."
+        case _:
+            return (
+                f"1. Compute. {budget.value:,.0f} {budget.unit} are given. With 20 tokens a "
+                f"parameter training takes C = 6·N·D = {plan.flops:.4g} FLOPs: it decides which "
+                "law applies."
+            )
+
+
+def _law(plan: Plan) -> str:
+    law, optimum = plan.law, plan.optimum
+    text = f"2. Law. {law.name} ({law.source}; N is {law.convention}; C is {law.flops_meaning}). "
+    if isinstance(law, ParametricLaw) and plan.budget.kind in COMPUTE_BUDGETS:
+        both = law.alpha + law.beta
+        text += (
+            f"It says L(N, D) = {law.E:.4g} + {law.A:.4g}/N^{law.alpha:.4g} + "
+            f"{law.B:.4g}/D^{law.beta:.4g}; on C = {law.flops_per_param_token:.3g}·N·D the loss is "
+            f"least for N ∝ C^{law.beta / both:.3f} and D ∝ C^{law.alpha / both:.3f}. "
+        )
+    rule = next(rule for rule in plan.rules if rule.field == "optimum")
+    return text + (
+        f"{rule.rule}: N = {optimum.params:,.0f} parameters and D = {optimum.tokens:,.0f} tokens, "
+        f"{optimum.ratio:.1f} a parameter; {optimum.flops_per_param_token:.3g}·N·D = "
+        f"{optimum.flops:.4g} FLOPs. Range: {law.range_note(plan.flops)}."
+    )
+
+
+def _shape(plan: Plan) -> str:
+    m = plan.config.model
+    a = m.attention
+    per_layer = (
+        f"{m.emb_dim}·{a.head_dim}·(2·{a.num_heads} + 2·{a.num_kv_heads}) for attention and "
+        f"3·{m.emb_dim}·{m.mlp.mlp_dim} for the MLP"
+    )
+    tables = "one table, which is the head too" if m.tie_embeddings else "a table and a head"
+    return (
+        f"3. Shape. {m.num_layers} layers of width {m.emb_dim}: {per_layer} each, and {tables}, of "
+        f"{m.vocab_size:,}·{m.emb_dim}. Together {total_params(m):,} parameters; counted as "
+        f"{plan.law.name} counts them, {COUNT[plan.law.params_kind](m):,} where it asked for "
+        f"{plan.optimum.params:,.0f}."
+    )
+
+
+def _flops(plan: Plan) -> str:
+    seq_len = plan.config.data.seq_len
+    flops = training_flops_per_token(plan.config.model, seq_len)
+    parts = [
+        ("attention's projections", flops.attention_projections),
+        ("attention's scores (half of the square, causal)", flops.attention_scores),
+        ("the MLPs", flops.mlp),
+        ("the head", flops.head),
+    ]
+    shares = ", ".join(f"{name} {part / flops.total:.0%}" for name, part in parts)
+    return (
+        f"4. FLOPs a token. 6 for each parameter in a matrix product (2 forward, 4 backward) and "
+        f"6·L·H·C·T for the scores over rows of {seq_len}: {flops.total:,.0f}. Of it: {shares}."
+    )
+
+
+def _steps(plan: Plan) -> str:
+    t, c = plan.config.training, plan.config
+    return (
+        f"5. Steps. {t.batch_size} rows of {c.data.seq_len} are {c.batch_tokens:,} tokens a step; "
+        f"{t.num_steps:,} steps read {plan.tokens:,} tokens, "
+        f"{plan.tokens / COUNT[plan.law.params_kind](c.model):.1f} for each parameter of the shape."
+    )
+
+
+def _rules(plan: Plan) -> str:
+    lines = [
+        f"   {rule.field} = {rule.value}: {rule.rule}"
+        for rule in plan.rules
+        if rule.field != "optimum"
+    ]
+    return "\n".join(["6. Where the other numbers are from.", *lines])
+
+
+def _memory(plan: Plan) -> str:
+    memory = training_bytes(plan.config)
+    return (
+        f"7. Memory of a device: parameters {memory.params / 1e9:.3g} GB, optimizer "
+        f"{memory.optimizer / 1e9:.3g}, gradients {memory.gradients / 1e9:.3g}, activations "
+        f"{memory.activations / 1e9:.3g}, logits {memory.logits / 1e9:.3g}: "
+        f"{memory.total / 1e9:.3g} GB of {plan.hardware.memory_bytes / 1e9:.3g}."
+    )
+
+
+def _time(plan: Plan) -> str:
+    flops = plan.step_seconds * plan.hardware.flops_per_second
+    cost = "" if plan.cost is None else f", which cost {plan.cost:,.2f}"
+    loss = plan.loss
+    outcome = f"No loss is promised ({loss.note})."
+    if loss.value is not None:
+        outcome = f"Loss {loss.value:.4g} nats per token by {loss.law} ({loss.note})."
+    elif loss.low is not None and loss.high is not None:
+        outcome = f"Loss {loss.low:.4g} to {loss.high:.4g} nats per token ({loss.note})."
+    return (
+        f"8. Time. A step's {flops:.4g} FLOPs at {plan.hardware.flops_per_second:.4g} FLOP/s take "
+        f"{plan.step_seconds:.3g} s; all steps, evaluations and saves {plan.train_seconds:,.0f} s, "
+        f"{plan.chip_hours:,.4g} chip-hours{cost}. {outcome}"
+    )
