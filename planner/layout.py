@@ -17,55 +17,68 @@ def fit_in_memory(config: RunConfig, hardware: Hardware) -> tuple[RunConfig, lis
 
     Replicates parameters while their state takes less than 40% of a device; above, cuts them along
     `fsdp` over as few devices as brings them there (rows go to all); then rematerialises, then
-    halves the microbatch until it fits.
+    halves the microbatch, then cuts further, until it fits.
 
     Raises:
       InputError: one row a device does not fit either.
     """
-    devices, usable = hardware.num_devices, _USABLE * hardware.memory_bytes
-    config, mesh_rule = _with_mesh(config, hardware)
-    rules = [Rule(field="mesh", value=_axes(config.mesh), rule=mesh_rule)]
-    if training_bytes(config).total > usable:
-        config = replace(config, model=replace(config.model, remat="full"))
-        rules.append(Rule(field="model.remat", value="full", rule="activations do not fit"))
-    while training_bytes(config).total > usable:
-        training = config.training
-        parts = 2 * training.num_microbatches
-        if (training.batch_size // devices) % parts:
-            needed = training_bytes(config).total
-            raise InputError(
-                f"budget: got a model that needs {needed / 1e9:.1f} GB a device, expected at most "
-                f"{usable / 1e9:.1f} GB; use more devices or a smaller model"
-            )
-        config = replace(config, training=replace(training, num_microbatches=parts))
-    rules.append(
+    usable = _USABLE * hardware.memory_bytes
+    for cut in _cuts(config, hardware):
+        config, rules = _recomputed_and_split(cut, usable)
+        needed = training_bytes(config).total
+        if needed <= usable:
+            break
+    else:
+        raise InputError(
+            f"budget: got a model that needs {needed / 1e9:.1f} GB a device, expected at most "
+            f"{usable / 1e9:.1f} GB; use more devices or a smaller model"
+        )
+    mesh_rule = "the fewest devices over which parameters and optimizer are cut to leave room"
+    if config.mesh.axis_sizes["fsdp"] == 1:
+        mesh_rule = "parameters and optimizer fit on each device: replicated"
+    rules = [
+        Rule(field="mesh", value=_axes(config.mesh), rule=mesh_rule),
+        *rules,
         Rule(
             field="training.num_microbatches",
             value=config.training.num_microbatches,
-            rule=f"a step needs {training_bytes(config).total / 1e9:.2f} GB a device",
-        )
-    )
+            rule=f"a step needs {needed / 1e9:.2f} GB a device",
+        ),
+    ]
     return config, rules
 
 
-def _with_mesh(config: RunConfig, hardware: Hardware) -> tuple[RunConfig, str]:
-    """The config with the smallest `fsdp` axis that leaves room, or else the largest possible."""
-    devices, best = hardware.num_devices, None
+def _cuts(config: RunConfig, hardware: Hardware) -> list[RunConfig]:
+    """The config with parameters cut over more and more devices, from where they leave room on;
+    if they never do, over as many as divide its widths."""
+    devices, cuts, roomy = hardware.num_devices, [], []
     for fsdp in range(1, devices + 1):
         if devices % fsdp:
             continue
-        cut = replace(config, mesh=MeshConfig(data=devices // fsdp, fsdp=fsdp))
         try:
+            cut = replace(config, mesh=MeshConfig(data=devices // fsdp, fsdp=fsdp))
             held = training_bytes(cut)
         except InputError:  # some width is no multiple of it
             continue
-        best = cut
+        cuts.append(cut)
         if held.params + held.optimizer <= _STATE_SHARE * hardware.memory_bytes:
+            roomy.append(cut)
+    return roomy or cuts[-1:]
+
+
+def _recomputed_and_split(config: RunConfig, usable: float) -> tuple[RunConfig, list[Rule]]:
+    """The config with remat and microbatches towards `usable` bytes, as far as they go."""
+    rules = []
+    if training_bytes(config).total > usable:
+        config = replace(config, model=replace(config.model, remat="full"))
+        rules.append(Rule(field="model.remat", value="full", rule="activations do not fit"))
+    rows = config.training.batch_size // config.mesh.num_devices
+    while training_bytes(config).total > usable:
+        parts = 2 * config.training.num_microbatches
+        if rows % parts:
             break
-    assert best is not None  # 1 divides everything
-    if best.mesh.axis_sizes["fsdp"] == 1:
-        return best, "parameters and optimizer fit on each device: replicated"
-    return best, "the fewest devices over which parameters and optimizer are cut to leave room"
+        config = replace(config, training=replace(config.training, num_microbatches=parts))
+    return config, rules
 
 
 def _axes(mesh: MeshConfig) -> str:
