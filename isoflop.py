@@ -14,6 +14,7 @@ COMMANDS = {
     "prepare": "text to a tokenizer and a corpus on disk",
     "train": "train a preset, a config file or a run directory (which resumes)",
     "sweep": "train a grid of budgets and sizes, one row of runs.csv each",
+    "fit": "the losses of a sweep to a scaling law of your own, with pictures",
     "generate": "continue a prompt with a trained model",
     "score": "log-likelihood, perplexity and bits per byte of text",
     "export": "write a Hugging Face folder and verify it",
