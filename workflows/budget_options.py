@@ -6,7 +6,6 @@ from configs.errors import InputError, require
 from planner.budget import Budget, Constraints, parse_budget, parse_count
 from planner.hardware import DEFAULT_MFU, Hardware, parse_chips
 from planner.laws import Law, law_named
-from workflows.calibrate import describe_hardware
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +112,8 @@ class PlanningOptions(BudgetOptions):
         elif self.mfu != DEFAULT_MFU:
             raise InputError(f"mfu: got {self.mfu}, expected --chips too; here speed is measured")
         else:
+            from workflows.calibrate import describe_hardware  # loads JAX: chips do without
+
             hardware = describe_hardware()
         memory = _count("memory", self.memory)
         if memory is not None:

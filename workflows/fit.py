@@ -16,9 +16,7 @@ from configs.serialize import write_json
 from planner.fit import bootstrap, fit_parametric
 from planner.isoflop import fit_isoflop
 from planner.law_file import FitResult, law_record
-from planner.laws import load_law
 from planner.runs import Runs, read_runs
-from report.law_pictures import write_pictures
 
 PROG = "isoflop fit"
 
@@ -71,13 +69,11 @@ def main(args: Sequence[str]) -> int:
     folder = options.out or options.runs.parent
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "law.json", {"schema_version": 1, **record})
-    pictures = write_pictures(load_law(str(folder / "law.json")), runs, result.isoflop, folder)
     if options.json:
         print((folder / "law.json").read_text(), end="")
         return 0
     print_fit(record, Console(highlight=False))
-    for path in (folder / "law.json", *pictures):
-        print(path)
+    print(folder / "law.json")
     return 0
 
 

@@ -14,7 +14,6 @@ from configs.serialize import save
 from planner.explain import explain
 from planner.plan import Plan, make_plan
 from workflows.budget_options import PlanningOptions
-from workflows.calibrate import calibrated_plan
 
 PROG = "isoflop plan"
 _WIDTH = 120  # of tables that go into a file or a pipe
@@ -51,6 +50,8 @@ def main(args: Sequence[str]) -> int:
             budget, template=template, hardware=hardware, law=law, constraints=constraints
         )
     else:
+        from workflows.calibrate import calibrated_plan  # loads JAX: chips do without
+
         plan = calibrated_plan(
             budget,
             template=template,
