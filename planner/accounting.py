@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
-from configs.schema import ModelConfig, MuonConfig, RunConfig
+from configs.schema import AttentionConfig, ModelConfig, MuonConfig, RunConfig
 from configs.sharding import ShardingRules, resolve
 
 Shape = tuple[int, ...]
@@ -162,10 +162,9 @@ def executed_flops_per_step(config: RunConfig) -> ExecutedFlops:
     m, a = config.model, config.model.attention
     D, V, L = m.emb_dim, m.vocab_size, config.data.seq_len
     tokens = config.batch_tokens
-    visited = (a.causal_blocks + 1) / (2 * a.causal_blocks)
     by_part = _layer_matrix_params(m)
     projections = 2.0 * tokens * by_part["attention"]
-    scores = 4.0 * tokens * m.num_layers * a.num_heads * a.head_dim * L * visited
+    scores = 4.0 * tokens * m.num_layers * a.num_heads * a.head_dim * L * _visited_share(a)
     mlp = 2.0 * tokens * by_part["mlp"]
     down = 2.0 * tokens * m.num_layers * m.mlp.mlp_dim * D
     return ExecutedFlops(
@@ -214,56 +213,89 @@ def chinchilla_params(
     """Parameters of a model of the Chinchilla paper: L·(5·d·h·k + 2·d·f) + V·d.
 
     Five attention matrices, the fifth of Transformer-XL's relative positions; one tied table.
-    Source: Hoffmann et al. 2022, arXiv 2203.15556, table A9 and section 4 of the replication by
-    Besiroglu et al. 2024, arXiv 2404.10102.
+    Reproduces the sizes printed in Hoffmann et al. 2022, arXiv 2203.15556, table A9.
     """
     return layers * (5 * d * heads * kv + 2 * d * f) + vocab * d
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingBytes:
-    """Bytes of device memory on the fullest device while a step runs."""
+    """Bytes of device memory on the fullest device while a step runs.
+
+    Each component is given at its own largest; `total` is held at the fullest moment, when not
+    all of them are.
+
+    activations: what all layers keep for the backward pass. layer: what one layer's backward pass
+    adds. logits: fp32, with softmax and gradient. update: what the optimizer's update adds.
+    """
 
     params: int
     optimizer: int
     gradients: int
     activations: int
+    layer: int
     logits: int
-
-    @property
-    def total(self) -> int:
-        return self.params + self.optimizer + self.gradients + self.activations + self.logits
+    update: int
+    total: int
 
 
 def training_bytes(config: RunConfig) -> TrainingBytes:
     """What a train step holds at its peak, per device, to first order.
 
-    State is exact: fp32 parameters, two fp32 moments, fp32 gradients (twice when accumulated:
-    the running sum and the microbatch's own), each cut as the sharding rules say. Activations
-    count what the backward pass keeps of a microbatch: per layer the tensors listed in
-    `_activation_floats_per_token`, attention weights included, or with full rematerialisation
-    only each layer's input plus one layer in flight. Logits count once in fp32 for the forward
-    pass and once for their gradient.
+    State is exact: fp32 parameters, fp32 moments (two; for Muon's matrices one), fp32 gradients
+    (twice when accumulated: the running sum and the microbatch's own), each cut as the sharding
+    rules say. The state is donated, so its next value takes no room of its own. The peak is the
+    largest of three moments:
+
+    - Loss: activations of every layer and three fp32 arrays of a microbatch's logits (themselves,
+      their exponentials, their gradient); of the gradients only the running sum. Where a mesh
+      cuts the model width, also the head gathered whole and its gradient before it is cut again.
+    - A layer's backward pass: activations, gradients, the fp32 gradient of one layer's attention
+      scores, and with full rematerialisation (which keeps only each layer's input) everything
+      one layer keeps.
+    - Update: the summed gradient, and its mean, which the norm needs whole before any of it is
+      clipped; for Muon's matrices also the iterate and its product.
+
+    Not counted: batch, fragmentation, 16-bit copies of the parameters, layers' kernels gathered
+    one at a time. XLA's CPU backend holds more than this in bf16 (it widens stored arrays back to
+    fp32) and does not profit from rematerialisation when layers are unrolled.
     """
-    sizes, rules = config.mesh.axis_sizes, config.mesh.rules
-    elements = _elements_per_device(config.model, rules, sizes)
+    m, sizes, rules = config.model, config.mesh.axis_sizes, config.mesh.rules
+    elements, matrices = _elements_per_device(m, rules, sizes)
     row_shards = rules.shards("batch", sizes)
     rows = config.training.batch_size // config.training.num_microbatches // row_shards
     tokens = rows * config.data.seq_len
-    item = _compute_item_bytes(config.model)
-    per_layer = _activation_floats_per_token(config) * item
-    layers = config.model.num_layers
-    if config.model.remat == "full":
-        kept = layers * config.model.emb_dim * item + per_layer
+    kept_per_layer = int(tokens * _activation_bytes_per_token(config))
+    scores = int(tokens * 4 * _visited_scores_per_token(config))
+    is_muon = isinstance(config.optimizer, MuonConfig)
+    params = 4 * elements
+    optimizer = 4 * (2 * elements - matrices if is_muon else 2 * elements)
+    accumulated = 0 if config.training.num_microbatches == 1 else 4 * elements
+    gradients = accumulated + 4 * elements
+    if m.remat == "full":
+        activations = m.num_layers * tokens * m.emb_dim * _compute_item_bytes(m)
+        layer = kept_per_layer + scores
     else:
-        kept = layers * per_layer
-    vocab = config.model.vocab_size // rules.shards("vocab", sizes)
+        activations, layer = m.num_layers * kept_per_layer, scores
+    vocab = m.vocab_size // rules.shards("vocab", sizes)
+    logits = 3 * 4 * tokens * vocab
+    is_cut = rules.shards("embed", sizes) > 1
+    gathered = (4 + _compute_item_bytes(m)) * vocab * m.emb_dim if is_cut else 0
+    update = 4 * (elements + matrices if is_muon else elements)
+    fullest = max(
+        accumulated + activations + logits + gathered,
+        gradients + activations + layer,
+        4 * elements + update,
+    )
     return TrainingBytes(
-        params=4 * elements,
-        optimizer=8 * elements,
-        gradients=4 * elements * (1 if config.training.num_microbatches == 1 else 2),
-        activations=int(tokens * kept),
-        logits=2 * 4 * tokens * vocab,
+        params=params,
+        optimizer=optimizer,
+        gradients=gradients,
+        activations=activations,
+        layer=layer,
+        logits=logits,
+        update=update,
+        total=params + optimizer + fullest,
     )
 
 
@@ -291,7 +323,7 @@ def _layer_matrix_params(config: ModelConfig) -> dict[str, int]:
     """Scalars in the kernels of all layers, by part."""
     by_part = {"attention": 0, "mlp": 0}
     for spec in parameters(config):
-        if spec.is_matrix and spec.path[:2] == ("decoder", "layers"):
+        if _is_layer_matrix(spec):
             by_part[spec.path[2]] += spec.size
     return by_part
 
@@ -305,7 +337,7 @@ def _muon_flops(config: ModelConfig) -> float:
     """
     flops = 0.0
     for spec in parameters(config):
-        if not spec.is_matrix or spec.path[:2] != ("decoder", "layers"):
+        if not _is_layer_matrix(spec):
             continue
         num_layers, *shape = spec.shape
         num_inputs = 2 if spec.path[3] == "out" else 1  # the output projection contracts (H, C)
@@ -317,31 +349,53 @@ def _muon_flops(config: ModelConfig) -> float:
 
 def _elements_per_device(
     config: ModelConfig, rules: ShardingRules, sizes: Mapping[str, int]
-) -> int:
-    elements = 0
+) -> tuple[int, int]:
+    """Parameters one device holds: all of them, and of the layers' kernels."""
+    elements, matrices = 0, 0
     for spec in parameters(config):
         axes = resolve(rules, spec.logical_axes, spec.shape, sizes)
-        elements += spec.size // math.prod(sizes[axis] for dim in axes for axis in dim)
-    return elements
+        held = spec.size // math.prod(sizes[axis] for dim in axes for axis in dim)
+        elements += held
+        if _is_layer_matrix(spec):
+            matrices += held
+    return elements, matrices
 
 
-def _activation_floats_per_token(config: RunConfig) -> float:
-    """Values a layer keeps per token for its backward pass.
+def _is_layer_matrix(spec: ParameterSpec) -> bool:
+    """Whether it is a kernel inside the layers: what Muon orthogonalises."""
+    return spec.is_matrix and spec.path[:2] == ("decoder", "layers")
 
-    Two normed inputs and two residual inputs (4·D), queries and attention output (2·H·C), keys and
-    values (2·K·C), scores and weights (2·H·T, the causal half skipped block by block where
-    `causal_blocks` says so), gate, up and their product (3·F).
+
+def _activation_bytes_per_token(config: RunConfig) -> float:
+    """Bytes a layer keeps per token for its backward pass: what JAX's autodiff stores of a scan.
+
+    fp32: three arrays for each of the two norms' statistics (6·D), the attention weights.
+    Compute dtype: every product's own input (5·D for query, key, value, gate and up, H·C for out,
+    F for down), queries, keys and values (H·C, 2·K·C), the weights again as the second product
+    reads them, and five more arrays of SwiGLU (5·F: gate, up, silu and its two factors). The
+    causal half of the weights is skipped block by block where `causal_blocks` says so.
     """
     m, a, sizes = config.model, config.model.attention, config.mesh.axis_sizes
     shards = config.mesh.rules.shards
-    blocks = a.causal_blocks
-    visited = (blocks + 1) / (2 * blocks)
+    item = _compute_item_bytes(m)
     heads = a.num_heads / shards("heads", sizes)
     kv_heads = a.num_kv_heads / shards("kv_heads", sizes)
     mlp = m.mlp.mlp_dim / shards("mlp", sizes)
     return (
-        4 * m.emb_dim
-        + 2 * (heads + kv_heads) * a.head_dim
-        + 2 * heads * config.data.seq_len * visited
-        + 3 * mlp
+        (6 * 4 + 5 * item) * m.emb_dim
+        + 2 * item * (heads + kv_heads) * a.head_dim
+        + (4 + item) * _visited_scores_per_token(config)
+        + 6 * item * mlp
     )
+
+
+def _visited_scores_per_token(config: RunConfig) -> float:
+    """Attention scores of one layer and token on one device."""
+    a = config.model.attention
+    heads = a.num_heads / config.mesh.rules.shards("heads", config.mesh.axis_sizes)
+    return heads * config.data.seq_len * _visited_share(a)
+
+
+def _visited_share(config: AttentionConfig) -> float:
+    """Share of the square of scores that the block-causal kernel computes."""
+    return (config.causal_blocks + 1) / (2 * config.causal_blocks)

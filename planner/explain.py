@@ -1,10 +1,22 @@
 """The plan's arithmetic, line by line, for a person who is learning it."""
 
+from dataclasses import asdict
+
 from planner.accounting import total_params, training_bytes, training_flops_per_token
 from planner.allocation import COMPUTE_BUDGETS
 from planner.laws import ParametricLaw
 from planner.outlook import COUNT
 from planner.plan import Plan
+
+_MEMORY_PARTS = {
+    "params": "parameters",
+    "optimizer": "the optimizer's moments",
+    "gradients": "gradients",
+    "activations": "what the layers keep for the backward pass",
+    "layer": "what one layer's backward pass adds",
+    "logits": "logits",
+    "update": "what the update adds",
+}
 
 
 def explain(plan: Plan) -> list[str]:
@@ -118,11 +130,14 @@ def _rules(plan: Plan) -> str:
 
 def _memory(plan: Plan) -> str:
     memory = training_bytes(plan.config)
+    parts = asdict(memory)
+    held = ", ".join(
+        f"{_MEMORY_PARTS[name]} {size / 1e9:.3g}" for name, size in parts.items() if name != "total"
+    )
     return (
-        f"7. Memory of a device: parameters {memory.params / 1e9:.3g} GB, optimizer "
-        f"{memory.optimizer / 1e9:.3g}, gradients {memory.gradients / 1e9:.3g}, activations "
-        f"{memory.activations / 1e9:.3g}, logits {memory.logits / 1e9:.3g}: "
-        f"{memory.total / 1e9:.3g} GB of {plan.hardware.memory_bytes / 1e9:.3g}."
+        f"7. Memory of a device, in GB: {held}. Not all at once: the fullest moment, of loss, "
+        f"backward pass and update, holds {memory.total / 1e9:.3g} of "
+        f"{plan.hardware.memory_bytes / 1e9:.3g}."
     )
 
 

@@ -28,7 +28,7 @@ _Part = TypeVar("_Part")
 COEFFICIENTS = ("E", "A", "B", "alpha", "beta")
 
 _POLISHED = 64  # distinct ends of starts that are driven to the last digit
-_CHUNK = 128  # starts that go together: their arrays stay in the cache
+_CHUNK = 32_000  # starts × runs that go together: their arrays stay in the cache
 _MAX_EXPONENT = 3.0
 _BOUNDS_P = np.array([[-80.0] * 2 + [-12.0] + [1e-3] * 2, [80.0] * 2 + [4.0] + [_MAX_EXPONENT] * 2])
 
@@ -121,7 +121,7 @@ def fit_parametric(
     problem = _Problem.of(runs, delta=delta, fixed_E=fixed_E)
     grid_SP = problem.centred(_grid(fixed_E))
     rough_SP, values_S = _minimise_all(
-        problem, grid_SP, iterations=150, tolerance=1e-9, progress=progress, workers=workers
+        problem, grid_SP, iterations=400, tolerance=1e-9, progress=progress, workers=workers
     )
     order = np.argsort(values_S)
     distinct = order[np.unique(np.round(values_S[order], 12), return_index=True)[1]][:_POLISHED]
@@ -173,7 +173,7 @@ def bootstrap(
     theta_SP = _refit(problem, here_P, counts_SR, generator, progress, workers)
     free_P = np.array([True, True, fit.fixed_E is None, True, True])
     spread = len(runs) / (len(runs) - _free(fit.fixed_E))
-    theta_SP[:, free_P] = here_P[free_P] + spread * (theta_SP - here_P)[:, free_P]
+    theta_SP[:, free_P] = (1 - spread) * here_P[free_P] + spread * theta_SP[:, free_P]
     theta_SP = np.clip(theta_SP, *problem.bounds())
     return np.array([problem.coefficients(theta_P).row() for theta_P in theta_SP])
 
@@ -610,7 +610,7 @@ def _minimise_all(
     def work(chunk: slice) -> tuple[np.ndarray, np.ndarray]:
         return _minimise(problem, start_SP[chunk], None, iterations, tolerance)
 
-    parts = _in_chunks(work, len(start_SP), progress, workers)
+    parts = _in_chunks(problem, work, len(start_SP), progress, workers)
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
 
@@ -639,14 +639,19 @@ def _refit(
             theta_SP[better_S], value_S[better_S] = other_SP[better_S], other_S[better_S]
         return theta_SP
 
-    return np.concatenate(_in_chunks(work, len(counts_SR), progress, workers))
+    return np.concatenate(_in_chunks(problem, work, len(counts_SR), progress, workers))
 
 
 def _in_chunks(
-    work: Callable[[slice], _Part], total: int, progress: Progress | None, workers: int | None
+    problem: _Problem,
+    work: Callable[[slice], _Part],
+    total: int,
+    progress: Progress | None,
+    workers: int | None,
 ) -> list[_Part]:
     """Over threads: NumPy works outside the interpreter's lock."""
-    chunks = [slice(i, min(i + _CHUNK, total)) for i in range(0, total, _CHUNK)]
+    size = max(1, _CHUNK // len(problem.x_R))
+    chunks = [slice(i, min(i + size, total)) for i in range(0, total, size)]
     parts = []
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         for chunk, part in zip(chunks, pool.map(work, chunks), strict=True):

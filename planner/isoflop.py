@@ -196,8 +196,8 @@ def _resampled_minima(
     """ln N* of each parabola, [samples], refitted to losses with residuals drawn anew.
 
     Residuals of all the parabolas are one pool, as a share of the loss and grown by
-    1 / sqrt(1 − leverage): a fit follows its own runs' noise. A minimum that leaves the swept
-    sizes is put at their edge: the budget then says no more than that.
+    1 / (1 − leverage), as fit.bootstrap does: a fit follows its own runs' noise. A minimum that
+    leaves the swept sizes is put at their edge: the budget then says no more than that.
     """
     generator = np.random.default_rng(seed)
     designs, fitted, pool = [], [], []
@@ -208,7 +208,7 @@ def _resampled_minima(
         predicted = design @ parabola.coefficients
         leverage = (np.linalg.qr(design)[0] ** 2).sum(axis=1)
         free = leverage < 1 - 1e-9  # three sizes alone leave no residual
-        pool.append(((runs.loss[group] / predicted - 1) / np.sqrt(1 - leverage * free))[free])
+        pool.append(((runs.loss[group] / predicted - 1) / (1 - leverage * free))[free])
         designs.append((x, np.linalg.pinv(design), parabola.centre))
         fitted.append(predicted)
     residuals = np.concatenate(pool)

@@ -30,8 +30,8 @@ def fit_in_memory(config: RunConfig, hardware: Hardware) -> tuple[RunConfig, lis
             break
     else:
         raise InputError(
-            f"budget: got a model that needs {needed / 1e9:.1f} GB a device, expected at most "
-            f"{usable / 1e9:.1f} GB; use more devices or a smaller model"
+            f"budget: got a model that needs {needed / 1e9:.3g} GB a device, expected at most "
+            f"{usable / 1e9:.3g} GB; use more devices or a smaller model"
         )
     mesh_rule = "the fewest devices over which parameters and optimizer are cut to leave room"
     if config.mesh.axis_sizes["fsdp"] == 1:
@@ -42,7 +42,7 @@ def fit_in_memory(config: RunConfig, hardware: Hardware) -> tuple[RunConfig, lis
         Rule(
             field="training.num_microbatches",
             value=config.training.num_microbatches,
-            rule=f"a step needs {needed / 1e9:.2f} GB a device",
+            rule=f"a step needs {needed / 1e9:.3g} GB a device",
         ),
     ]
     return config, rules

@@ -56,7 +56,7 @@ def shape_for(
 
     Widths are multiples of the tile; depth follows for each width; a shape whose width per layer
     strays from published ratios (about 64 at 100M to 100 at 70B, lower below) by more than a
-    factor of 1.6 is left out. MLP width is 8/3 of the model width (Shazeer 2020).
+    factor of 1.6 is left out unless all do. MLP width is 8/3 of the model width (Shazeer 2020).
 
     Args:
       params: target, in the definition that `count` uses.
@@ -68,21 +68,9 @@ def shape_for(
     """
     if at_most is not None:
         params = min(params, at_most)
-    best: tuple[float, ModelConfig] | None = None
-    for width in _widths(tile):
-        if count(_shape(width, 1, template, vocab_size, tile)) > _STRAY * params:
-            break
-        for num_layers in range(1, _MAX_LAYERS + 1):
-            stray = abs(math.log(width / num_layers / _aspect_ratio(params)))
-            if stray > math.log(_STRAY):
-                continue
-            config = _shape(width, num_layers, template, vocab_size, tile)
-            if at_most is not None and total_params(config) > at_most:
-                continue
-            # Being off the ratio weighs less than being off the count.
-            score = abs(math.log(count(config) / params)) + 0.3 * stray
-            if best is None or score < best[0]:
-                best = score, config
+    best = _closest(params, template, vocab_size, tile, count, at_most, stray=_STRAY)
+    # Below the smallest well-proportioned shape, any proportion is better than none.
+    best = best or _closest(params, template, vocab_size, tile, count, at_most, stray=math.inf)
     if best is None:
         smallest = count(_shape(tile.width, 1, template, vocab_size, tile))
         field = "budget" if at_most is None or at_most > params else "max_params"
@@ -90,7 +78,36 @@ def shape_for(
             f"{field}: got a model of {params:,.0f} parameters, expected at least "
             f"{smallest:,} (one layer of width {tile.width} with {vocab_size} pieces)"
         )
-    return best[1]
+    return best
+
+
+def _closest(
+    params: float,
+    template: ModelConfig,
+    vocab_size: int,
+    tile: Tile,
+    count: Callable[[ModelConfig], int],
+    at_most: float | None,
+    *,
+    stray: float,
+) -> ModelConfig | None:
+    """The closest shape whose width per layer is off the published ratio by `stray` at most."""
+    best: tuple[float, ModelConfig] | None = None
+    for width in _widths(tile):
+        if count(_shape(width, 1, template, vocab_size, tile)) > _STRAY * params:
+            break
+        for num_layers in range(1, _MAX_LAYERS + 1):
+            off = abs(math.log(width / num_layers / _aspect_ratio(params)))
+            if off > math.log(stray):
+                continue
+            config = _shape(width, num_layers, template, vocab_size, tile)
+            if at_most is not None and total_params(config) > at_most:
+                continue
+            # Being off the ratio weighs less than being off the count.
+            score = abs(math.log(count(config) / params)) + 0.3 * off
+            if best is None or score < best[0]:
+                best = score, config
+    return None if best is None else best[1]
 
 
 def _widths(tile: Tile) -> Iterator[int]:

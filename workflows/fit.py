@@ -13,7 +13,7 @@ from rich.table import Table
 from configs.errors import InputError, require
 from configs.overrides import parse_command, reject_overrides
 from configs.serialize import write_json
-from planner.fit import bootstrap, fit_parametric
+from planner.fit import bootstrap, fit_parametric, require_identifiable
 from planner.isoflop import fit_isoflop
 from planner.law_file import FitResult, law_record
 from planner.runs import Runs, read_runs
@@ -84,6 +84,7 @@ def fit(options: FitOptions, console: Console) -> FitResult:
       InputError: a file that is no table of runs, or runs that cannot identify a law.
     """
     runs = read_runs(options.runs)
+    require_identifiable(runs, fixed_E=options.fixed_E)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 from rich.console import Console
@@ -211,12 +212,12 @@ def row_of(cell: Cell, run: RunDirectory, corpus: Corpus) -> dict[str, object]:
     }
 
 
-def as_csv(rows: Sequence[dict[str, object]]) -> str:
+def as_csv(rows: Sequence[dict[str, Any]]) -> str:
     """The rows under a header of COLUMNS."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(COLUMNS), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([row[name] for name in COLUMNS] for row in rows)
     return text.getvalue()
 
 

@@ -19,7 +19,7 @@ from planner.laws import (
     MUENNIGHOFF,
     PARAMS_MEANING,
     TWENTY_TO_ONE,
-    ParametricLaw,
+    FittedLaw,
     default_law,
     inference_aware,
     law_named,
@@ -155,14 +155,18 @@ def test_a_fitted_law_is_read_and_carries_its_uncertainty(tmp_path):
     path = tmp_path / "law.json"
     path.write_text(json.dumps(law_json()))
     law = law_named(f"fitted:{path}")
-    assert isinstance(law, ParametricLaw) and law.params_kind == "matmul"
+    assert isinstance(law, FittedLaw) and law.params_kind == "matmul"
     optimum = law.frontier(1e13)
     assert optimum.flops == pytest.approx(1e13)
     assert 7 * optimum.params * optimum.tokens == pytest.approx(1e13)
-    low, high = law.loss_interval(1e5, 1e7)
+    interval = law.loss_interval(1e5, 1e7)
+    assert interval is not None
+    low, high = interval
     assert low < law.loss(1e5, 1e7) < high
     assert high - low > 2 * 1.6 * 0.01 * law.loss(1e5, 1e7)  # a single run scatters too
-    low, high = law.params_interval(1e13)
+    interval = law.params_interval(1e13)
+    assert interval is not None
+    low, high = interval
     assert low < optimum.params < high
 
 

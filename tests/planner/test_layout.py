@@ -54,7 +54,7 @@ def test_less_memory_is_met_step_by_step():
     cut = fitted(2.4 * held)
     assert cut.mesh.axis_sizes == {"data": 4, "fsdp": 2, "tensor": 1}
 
-    split = fitted(0.7 * held)
+    split = fitted(0.75 * held)
     assert (split.model.remat, split.mesh.fsdp) == ("full", 8)
     assert split.training.num_microbatches > cut.training.num_microbatches
 
@@ -68,7 +68,7 @@ def test_one_device_is_never_cut():
 
 
 def test_a_model_that_does_not_fit_row_by_row_is_refused_with_both_sizes():
-    message = r"^budget: got a model that needs [\d.]+ GB a device, expected at most 0.0 GB"
+    message = r"^budget: got a model that needs 0\.0[\d]+ GB a device, expected at most 0.018 GB"
     with pytest.raises(InputError, match=message):
         fit_in_memory(RUN, hardware(20e6))
 
