@@ -1,1 +1,1 @@
-"""How big: from a budget to a plan. NumPy and the standard library only."""
+"""How big: from a budget to a plan, and from finished runs to a law. NumPy and SciPy only."""

@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from report import formatting
@@ -36,7 +36,8 @@ class ComparisonRow:
         actual: the run's number (so far, while it trains), or None.
         difference: (actual - planned) / planned, or None where one of them is missing.
         tolerance: the largest |difference| that counts as within, or None: not judged.
-        verdict: within or outside the tolerance; unfinished: a total still growing; unjudged.
+        verdict: within or outside the tolerance, or a promised interval; unfinished: a total still
+            growing; unjudged.
         planned_text, actual_text: the numbers as written.
         note: where the numbers come from, or what the difference is taken against.
     """
@@ -58,10 +59,12 @@ class ComparisonRow:
 
     @property
     def verdict_text(self) -> str:
-        if self.tolerance is None or self.verdict == "unjudged":
+        if self.verdict == "unjudged":
             return ""
         if self.verdict == "unfinished":
             return "so far"
+        if self.tolerance is None:
+            return f"{self.verdict} the interval"
         if self.tolerance == 0:
             return "exact" if self.verdict == "within" else "not equal"
         return f"{self.verdict} {formatting.percent(self.tolerance, 0)}"
@@ -102,7 +105,8 @@ def held_out(run: RunRecord, key: str) -> float | None:
 
 def _size_rows(run: RunRecord) -> list[ComparisonRow]:
     law_params = number(run.plan, "optimum", "params")
-    shape_params = number(run.plan, "model", "matmul_params")
+    matmul_params = number(run.plan, "model", "matmul_params")
+    shape_params = number(run.plan, "model", "params_by_law") or matmul_params
     convention = text(run.plan, "law", "convention") or ""
     law = _row("N the law asks for", "count", law_params, None, None, note=convention)
     # The shape is a row of the plan alone: its difference is taken against the law's N.
@@ -113,13 +117,13 @@ def _size_rows(run: RunRecord) -> list[ComparisonRow]:
         shape_params,
         None,
         TOLERANCE,
-        note="counted from the dimensions; difference against the law's N",
+        note="counted from the dimensions as the law counts; difference against the law's N",
         difference=difference,
     )
     built = _row(
         "N counted in the built model",
         "count",
-        shape_params,
+        matmul_params,
         number(run.summary, "matmul_params"),
         0.0,
         note="matmul parameters, output head included; against the shape's N",
@@ -232,16 +236,29 @@ def _memory_rows(run: RunRecord) -> list[ComparisonRow]:
 
 def _loss_row(run: RunRecord) -> ComparisonRow:
     predicted = number(run.plan, "predicted", "loss")
-    return _row(
+    low, high = (number(run.plan, "predicted", f"loss_{end}") for end in ("low", "high"))
+    actual = held_out(run, "nats_per_token")
+    notes = [text(run.plan, "predicted", "loss_note") or ""]
+    row = _row(
         "Held-out loss, nats per token",
         "nats",
         predicted,
-        held_out(run, "nats_per_token"),
+        actual,
         TOLERANCE,
-        note=text(run.plan, "predicted", "loss_note") or "",
         unfinished=not run.is_trained,
         planned_text="unfitted" if run.plan is not None and predicted is None else None,
     )
+    if low is not None and high is not None:
+        interval = f"{_FORMATS['nats'](low)} to {_FORMATS['nats'](high)}"
+        if predicted is not None:
+            notes.append(f"interval {interval}")
+        else:
+            verdict: Verdict = "unjudged"
+            if actual is not None:
+                verdict = "within" if low <= actual <= high else "outside"
+                verdict = verdict if run.is_trained else "unfinished"
+            row = replace(row, planned_text=interval, tolerance=None, verdict=verdict)
+    return replace(row, note="; ".join(note for note in notes if note))
 
 
 def budget_seconds(plan: Record | None) -> float | None:

@@ -59,6 +59,14 @@ def test_a_loss_that_was_not_promised_reads_unfitted(rows):
     assert (loss.planned_text, loss.actual, loss.verdict) == ("unfitted", 3.0, "unjudged")
 
 
+@pytest.mark.parametrize(("high", "verdict"), [(3.1, "within"), (2.9, "outside")])
+def test_a_promised_interval_is_judged(rows, files, high, verdict):
+    files["plan.json"]["predicted"] |= {"loss": None, "loss_low": 2.5, "loss_high": high}
+    loss = rows()["Held-out loss, nats per token"]
+    assert (loss.planned_text, loss.verdict) == (f"2.500 to {high:.3f}", verdict)
+    assert loss.verdict_text == f"{verdict} the interval"
+
+
 def test_a_promised_loss_is_judged(rows, files):
     files["plan.json"]["predicted"]["loss"] = 2.0
     assert rows()["Held-out loss, nats per token"].verdict == "outside"
