@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -74,6 +75,8 @@ class SweepOptions:
     """Folder for runs.csv and the runs."""
     dry_run: bool = False
     """Only show the grid."""
+    json: bool = False
+    """Print the rows of runs.csv as JSON at the end; with --dry-run, the grid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +109,10 @@ def main(args: Sequence[str]) -> int:
     cells = grid(options, overrides, corpus)
     console.print(describe(cells))
     if options.dry_run:
+        if options.json:
+            print_json("grid", [planned_row(cell) for cell in cells])
         return 0
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     start = time.perf_counter()
     for number, cell in enumerate(cells, start=1):
         elapsed = time.perf_counter() - start
@@ -127,8 +132,16 @@ def main(args: Sequence[str]) -> int:
             rows.append(row_of(cell, run, corpus))
         write_text(options.out / "runs.csv", as_csv(rows))
         jax.clear_caches()  # each shape is compiled once; nothing of it is wanted again
-    print(f"{options.out / 'runs.csv'}: {len(rows)} runs")
+    if options.json:
+        print_json("runs", rows)
+    else:
+        print(f"{options.out / 'runs.csv'}: {len(rows)} runs")
     return 0
+
+
+def print_json(name: str, rows: Sequence[dict[str, Any]]) -> None:
+    """The rows under `name` on stdout."""
+    print(json.dumps({"schema_version": 1, name: list(rows)}, indent=2))
 
 
 def grid(options: SweepOptions, overrides: Sequence[str], corpus: Corpus) -> list[Cell]:
@@ -189,26 +202,35 @@ def describe(cells: Sequence[Cell]) -> Table:
     return table
 
 
-def row_of(cell: Cell, run: RunDirectory, corpus: Corpus) -> dict[str, object]:
-    """What a finished run adds to runs.csv (docs/planner.md)."""
-    summary, config = run.read("summary.json"), cell.config
+def planned_row(cell: Cell) -> dict[str, Any]:
+    """What a row of runs.csv holds before the run: sizes, steps and rates."""
+    config = cell.config
     return {
         "budget_flops": cell.budget_flops,
         "params": matmul_params(config.model),
         "total_params": total_params(config.model),
-        "tokens": summary["tokens"],
-        "flops": summary["flops"],
-        "epochs": summary["tokens"] / corpus.stream("train").num_tokens,
-        "loss": summary["nats_per_token"],
-        "bits_per_byte": summary["bits_per_byte"],
+        "tokens": cell.tokens,
+        "flops": cell.flops,
         "num_layers": config.model.num_layers,
         "emb_dim": config.model.emb_dim,
         "batch_tokens": config.batch_tokens,
         "num_steps": config.training.num_steps,
         "learning_rate": config.optimizer.learning_rate,
+        "run": cell.folder.name,
+    }
+
+
+def row_of(cell: Cell, run: RunDirectory, corpus: Corpus) -> dict[str, Any]:
+    """What a finished run adds to runs.csv (docs/planner.md)."""
+    summary = run.read("summary.json")
+    return planned_row(cell) | {
+        "tokens": summary["tokens"],
+        "flops": summary["flops"],
+        "epochs": summary["tokens"] / corpus.stream("train").num_tokens,
+        "loss": summary["nats_per_token"],
+        "bits_per_byte": summary["bits_per_byte"],
         "train_seconds": summary["train_seconds"],
         "status": run.status,
-        "run": run.path.name,
     }
 
 

@@ -35,9 +35,13 @@ def test_a_sweep_trains_its_grid_and_is_not_trained_twice(
     out = tmp_path / "sweep"
     args = ["sweep", "--corpus", str(tiny_corpus), "--out", str(out), "--seq-len", "32"]
     args += ["--budgets", "3e9,6e9", "--sizes", "9K", "20K"]
-    assert isoflop.run([*args, "--dry-run"]) == 0
+    assert isoflop.run([*args, "--dry-run", "--json"]) == 0
     assert not out.exists()
-    assert isoflop.run(args) == 0
+    grid = json.loads(capsys.readouterr().out)["grid"]
+    assert isoflop.run([*args, "--json"]) == 0
+    runs = json.loads(capsys.readouterr().out)["runs"]
+    for planned, run in zip(grid, runs, strict=True):
+        assert planned["params"] == run["params"] and planned["num_steps"] == run["num_steps"]
     rows = list(csv.DictReader((out / "runs.csv").read_text().splitlines()))
     assert len(rows) == 4 and set(rows[0]) == set(sweep.COLUMNS)
     for row in rows:
