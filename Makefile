@@ -24,7 +24,7 @@ $(CORE): requirements/core.txt pyproject.toml
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(DEV): $(CORE) requirements/dev.txt requirements/huggingface.txt requirements/beam.txt
+$(DEV): $(CORE) requirements/dev.txt requirements/huggingface.txt
 	$(PIP) -r requirements/dev.txt
 	@touch $@
 
