@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from report import formatting
-from report.ticks import linear_ticks, log_ticks, tick_label
+from report.ticks import Scale, enclosing_ticks, linear_ticks, log_ticks, tick_labels
 
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 18, 26, 42
@@ -65,23 +65,6 @@ class LineChart:
     format_y: Callable[[float | None], str] = formatting.significant
     x_axis: Literal["linear", "log"] = "linear"
     include_zero: bool = False
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """Maps values in [low, high] to pixels in [start, end]."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    log: bool = False
-
-    def __call__(self, value: float) -> float:
-        low, high = self.low, self.high
-        if self.log:
-            value, low, high = math.log10(value), math.log10(low), math.log10(high)
-        return self.start + (value - low) / (high - low) * (self.end - self.start)
 
 
 def line_chart(chart: LineChart) -> str:
@@ -160,35 +143,28 @@ def _drawable(line: Series, x_axis: str) -> Series:
     return Series(name=line.name, points=thinned(points), color=line.color, style=line.style)
 
 
-def _x_scale(xs: list[float], *, log: bool) -> _Scale:
+def _x_scale(xs: list[float], *, log: bool) -> Scale:
     low, high = min(xs), max(xs)
     if low == high:
         low, high = (low / 2, high * 2) if log else (low - 1, high + 1)
-    return _Scale(low, high, LEFT, WIDTH - RIGHT, log)
+    return Scale(low, high, LEFT, WIDTH - RIGHT, log)
 
 
-def _y_scale(ys: list[float], *, include_zero: bool) -> tuple[_Scale, list[float]]:
+def _y_scale(ys: list[float], *, include_zero: bool) -> tuple[Scale, list[float]]:
     """The scale and its ticks: it ends on a tick on either side, so the top one is labelled."""
-    low, high = min(ys), max(ys)
-    if include_zero:
-        low, high = min(low, 0.0), max(high, 0.0)
-    if high - low <= 1e-9 * max(abs(low), abs(high)):
-        low, high = low - (0.1 * abs(low) or 1.0), high + (0.1 * abs(high) or 1.0)
-    ticks = linear_ticks(low, high)
-    step = ticks[1] - ticks[0] if len(ticks) > 1 else high - low
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    ticks = [index * step for index in range(first, last + 1)]
-    return _Scale(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP), ticks
+    values = [*ys, 0.0] if include_zero else ys
+    ticks = enclosing_ticks(min(values), max(values))
+    return Scale(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP), ticks
 
 
-def _x_axis(chart: LineChart, scale: _Scale) -> list[str]:
+def _x_axis(chart: LineChart, scale: Scale) -> list[str]:
     if chart.x_axis == "log":
         ticks = log_ticks(scale.low, scale.high)
     else:
         ticks = linear_ticks(scale.low, scale.high, 6)
     bottom = HEIGHT - BOTTOM
     parts = [f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"/>']
-    for tick, label in zip(ticks, _labels(ticks, each=chart.x_axis == "log"), strict=True):
+    for tick, label in zip(ticks, tick_labels(ticks, each=chart.x_axis == "log"), strict=True):
         x = scale(tick)
         parts.append(
             f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>'
@@ -200,9 +176,9 @@ def _x_axis(chart: LineChart, scale: _Scale) -> list[str]:
     return parts
 
 
-def _y_axis(chart: LineChart, scale: _Scale, ticks: list[float]) -> list[str]:
+def _y_axis(chart: LineChart, scale: Scale, ticks: list[float]) -> list[str]:
     parts = [f'<text class="label" x="0" y="12">{html.escape(chart.y_label)}</text>']
-    for tick, label in zip(ticks, _labels(ticks, each=False), strict=True):
+    for tick, label in zip(ticks, tick_labels(ticks, each=False), strict=True):
         y = scale(tick)
         parts.append(
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
@@ -211,13 +187,7 @@ def _y_axis(chart: LineChart, scale: _Scale, ticks: list[float]) -> list[str]:
     return parts
 
 
-def _labels(ticks: list[float], *, each: bool) -> list[str]:
-    """Labels of ticks; `each` tick its own step, as on a logarithmic axis."""
-    step = ticks[1] - ticks[0] if len(ticks) > 1 else (abs(ticks[0]) or 1.0)
-    return [tick_label(tick, abs(tick) if each else step) for tick in ticks]
-
-
-def _reference(line: ReferenceLine, y_scale: _Scale) -> str:
+def _reference(line: ReferenceLine, y_scale: Scale) -> str:
     y = y_scale(line.value)
     label = html.escape(line.name)
     return (
@@ -226,7 +196,7 @@ def _reference(line: ReferenceLine, y_scale: _Scale) -> str:
     )
 
 
-def _series(line: Series, x_scale: _Scale, y_scale: _Scale) -> str:
+def _series(line: Series, x_scale: Scale, y_scale: Scale) -> str:
     path, marks, pen_up = [], [], True
     dots = line.style == "marked" and len(line.points) <= 60
     for position, (x, y) in enumerate(line.points):
@@ -244,7 +214,7 @@ def _series(line: Series, x_scale: _Scale, y_scale: _Scale) -> str:
 
 
 def _hover_points(
-    chart: LineChart, series: list[Series], x_scale: _Scale, y_scale: _Scale
+    chart: LineChart, series: list[Series], x_scale: Scale, y_scale: Scale
 ) -> list[list[list[float | str]]]:
     """Per line that is not faint, [pixel x, pixel y, what the readout says] of each point."""
     return [

@@ -1,6 +1,24 @@
-"""Where an axis puts its marks, and how it writes them."""
+"""Where an axis puts values and its marks, and how it writes them."""
 
 import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Maps values in [low, high] to pixels in [start, end]."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        low, high = self.low, self.high
+        if self.log:
+            value, low, high = math.log10(value), math.log10(low), math.log10(high)
+        return self.start + (value - low) / (high - low) * (self.end - self.start)
 
 
 def linear_ticks(low: float, high: float, target: int = 5) -> list[float]:
@@ -25,6 +43,22 @@ def linear_ticks(low: float, high: float, target: int = 5) -> list[float]:
     return [index * step for index in range(first, last + 1)]
 
 
+def enclosing_ticks(low: float, high: float, target: int = 5) -> list[float]:
+    """At least two linear ticks, the first at or below `low` and the last at or above `high`.
+
+    Args:
+        low, high: the range, finite, low <= high; ends that are equal but for rounding are moved
+            a tenth outward.
+        target: about how many ticks.
+    """
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
+        low, high = low - (0.1 * abs(low) or 1.0), high + (0.1 * abs(high) or 1.0)
+    ticks = linear_ticks(low, high, target)
+    step = ticks[1] - ticks[0] if len(ticks) > 1 else high - low
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [index * step for index in range(first, last + 1)]
+
+
 def log_ticks(low: float, high: float, target: int = 7) -> list[float]:
     """Powers of ten in [low, high], with 2 and 5 times them where there is room.
 
@@ -41,6 +75,21 @@ def log_ticks(low: float, high: float, target: int = 7) -> list[float]:
     if len(inside) < 2:
         return linear_ticks(low, high)
     return inside[:: math.ceil(len(inside) / target)]
+
+
+def minor_log_ticks(low: float, high: float) -> list[float]:
+    """2 to 9 times the powers of ten in [low, high]; none where they would run together."""
+    first, last = math.floor(math.log10(low)), math.floor(math.log10(high))
+    if last - first > 6:
+        return []
+    ticks = [factor * 10.0**power for power in range(first, last + 1) for factor in range(2, 10)]
+    return [tick for tick in ticks if low <= tick <= high]
+
+
+def tick_labels(ticks: list[float], *, each: bool) -> list[str]:
+    """Labels of ticks; `each` tick its own step, as on a logarithmic axis."""
+    step = ticks[1] - ticks[0] if len(ticks) > 1 else (abs(ticks[0]) or 1.0)
+    return [tick_label(tick, abs(tick) if each else step) for tick in ticks]
 
 
 def tick_label(value: float, step: float) -> str:

@@ -16,7 +16,9 @@ from configs.serialize import write_json
 from planner.fit import bootstrap, fit_parametric, require_identifiable
 from planner.isoflop import fit_isoflop
 from planner.law_file import FitResult, law_record
+from planner.laws import PARAMS_MEANING
 from planner.runs import Runs, read_runs
+from report.law_pictures import write_pictures
 
 PROG = "isoflop fit"
 
@@ -69,11 +71,13 @@ def main(args: Sequence[str]) -> int:
     folder = options.out or options.runs.parent
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "law.json", {"schema_version": 1, **record})
+    pictures = write_pictures(result, folder, params_meaning=PARAMS_MEANING[options.params_kind])
     if options.json:
         print((folder / "law.json").read_text(), end="")
         return 0
     print_fit(record, Console(highlight=False))
-    print(folder / "law.json")
+    for path in (folder / "law.json", *pictures):
+        print(path)
     return 0
 
 

@@ -64,6 +64,8 @@ def test_a_fit_is_written_and_planned_with(tmp_path, capsys):
     assert isoflop.run(args) == 0
     printed = capsys.readouterr().out
     assert "90% interval" in printed and "IsoFLOP parabolas" in printed
+    for name in ("isoflop", "frontier", "residuals"):
+        assert (tmp_path / f"{name}.svg").is_file() and f"{name}.svg" in printed
     law = load_law(str(tmp_path / "law.json"))
     assert law.alpha == pytest.approx(TRUTH.alpha, abs=0.05)
     assert law.beta == pytest.approx(TRUTH.beta, abs=0.05)
