@@ -33,6 +33,7 @@ def feed(
     batch_size: int,
     num_batches: int,
     sharding: NamedSharding,
+    num_threads: int = _READ_THREADS,
 ) -> Iterator[Fed]:
     """The next `num_batches` batches from the cursor on.
 
@@ -43,6 +44,7 @@ def feed(
       source: row number -> example.
       batch_size: rows of the global batch.
       sharding: how a [B, L] array is cut over the mesh.
+      num_threads: that read ahead; with 0 each batch is read when it is asked for.
     """
     local_rows = _local_rows(sharding, (batch_size, source.seq_len))
 
@@ -53,7 +55,9 @@ def feed(
         grain.MapDataset.source(_RowNumbers(cursor, batch_size, num_batches))
         .map(read)
         .to_iter_dataset(
-            grain.ReadOptions(num_threads=_READ_THREADS, prefetch_buffer_size=_BATCHES_AHEAD)
+            grain.ReadOptions(
+                num_threads=num_threads, prefetch_buffer_size=_BATCHES_AHEAD if num_threads else 0
+            )
         )
     )
     for rows, host in batches:

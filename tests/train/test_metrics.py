@@ -44,7 +44,7 @@ def test_a_known_device_has_its_vendors_peak(device_kind):
     assert source == f"{name} dense bf16, vendor's figure"
 
 
-@pytest.mark.parametrize("device_kind", ["cpu", "", "NVIDIA GeForce RTX 4090", "TPU7x"])
+@pytest.mark.parametrize("device_kind", ["cpu", "", "NVIDIA GeForce RTX 4090", "TPU v99"])
 def test_an_unknown_device_has_no_figures(device_kind):
     assert chip_of_device(device_kind) is None
 
