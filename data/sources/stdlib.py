@@ -9,14 +9,17 @@ and of the bytes of CPython 3.11's library, drawn by `stdlib_held_out.py`, not p
 versions of Python the names of the list that exist are held out.
 """
 
+import hashlib
 import os
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from configs.errors import InputError
-from data.sources.text_source import Document
+from configs.errors import InputError, require
+from data.sources.records import text_of
+from data.sources.text_source import Document, Problems
 
 _LEFT_OUT_FOLDERS = {
     *("site-packages", "dist-packages", "__pycache__", "lib-dynload"),
@@ -24,45 +27,82 @@ _LEFT_OUT_FOLDERS = {
     *("encodings", "pydoc_data"),
 }
 _HELD_OUT_FILE = Path(__file__).with_name("stdlib_held_out.txt")
+_SHARD_FILES = 100
+
+
+@dataclass(frozen=True)
+class StdlibShard:
+    """Some of the library's files, by their sorted ids."""
+
+    folder: Path
+    ids: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The first of its files."""
+        return str(self.folder / self.ids[0])
+
+    def documents(self, problems: Problems) -> Iterator[Document]:
+        """Its files in order, blank ones left out.
+
+        Raises:
+            InputError: a file that cannot be read, or, unless those are passed over, not UTF-8.
+        """
+        for document_id in self.ids:
+            path = self.folder / document_id
+            try:
+                record = {"text": path.read_bytes()}
+            except OSError as error:
+                raise InputError(
+                    f"source: got {path} ({error}), expected a readable file"
+                ) from error
+            data = text_of(record, "text", where=str(path), problems=problems)
+            if data is not None:
+                yield Document(id=document_id, data=data)
 
 
 class StdlibSource:
     """The standard library of the Python that runs this, or of the one in `folder`."""
 
-    name = "stdlib"
+    kind = "stdlib"
 
     def __init__(self, folder: str | Path | None = None):
         self.folder = Path(folder or sysconfig.get_path("stdlib"))
+        self.pinned_held_out = frozenset(_HELD_OUT_FILE.read_text("utf-8").split())
 
-    def documents(self) -> Iterator[Document]:
-        """Every document, sorted by id.
+    def shards(self) -> Sequence[StdlibShard]:
+        """The files in groups of 100, sorted by id.
 
         Raises:
-            InputError: a file that cannot be read or is not UTF-8.
+            InputError: the folder is missing.
         """
-        for name in self._names:
-            path = self.folder / name
-            try:
-                text = path.read_bytes().decode("utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise InputError(f"source: got {path} ({error}), expected UTF-8 text") from error
-            if text.strip():
-                yield Document(id=name, text=text)
+        ids = self._ids
+        require(bool(ids), "source", str(self.folder), "the standard library's folder")
+        starts = range(0, len(ids), _SHARD_FILES)
+        return [StdlibShard(self.folder, tuple(ids[i : i + _SHARD_FILES])) for i in starts]
 
-    def is_held_out(self, document_id: str) -> bool:
-        """Whether `document_id` is on the pinned list."""
-        return document_id in self._held_out
+    def size_bytes(self) -> int:
+        """The sum of the files' sizes."""
+        return sum((self.folder / name).stat().st_size for name in self._ids)
+
+    def signature(self) -> str:
+        """A hash of the files' names, sizes and times of change."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name in self._ids:
+            stat = (self.folder / name).stat()
+            digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
 
     def describe(self) -> dict[str, str]:
         """What the corpus card says about this source."""
         return {
-            "kind": "stdlib",
+            "kind": self.kind,
             "python": sysconfig.get_python_version(),
-            "held_out": f"pinned list of {len(self._held_out)} files ({_HELD_OUT_FILE.name})",
+            "held_out": f"pinned list of {len(self.pinned_held_out)} files ({_HELD_OUT_FILE.name})",
         }
 
     @cached_property
-    def _names(self) -> list[str]:
+    def _ids(self) -> list[str]:
         if not self.folder.is_dir():
             raise InputError(f"source: got {self.folder}, expected the standard library's folder")
         names = []
@@ -71,10 +111,6 @@ class StdlibSource:
             relative = Path(folder).relative_to(self.folder)
             names += [(relative / name).as_posix() for name in files if _is_wanted_file(name)]
         return sorted(names)
-
-    @cached_property
-    def _held_out(self) -> frozenset[str]:
-        return frozenset(_HELD_OUT_FILE.read_text("utf-8").split())
 
 
 def _is_wanted_folder(name: str) -> bool:

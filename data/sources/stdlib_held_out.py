@@ -15,6 +15,7 @@ from data.sources.near_duplicates import (
     near_duplicate_pairs,
 )
 from data.sources.stdlib import StdlibSource
+from data.sources.text_source import documents_of
 
 FRACTION = 0.05
 SEED = 1
@@ -27,6 +28,6 @@ def draw(texts: Mapping[str, str], pairs: Iterable[tuple[str, str]]) -> list[str
 
 
 if __name__ == "__main__":
-    library = {document.id: document.text for document in StdlibSource().documents()}
+    library = {document.id: document.text for document in documents_of(StdlibSource())}
     for name in draw(library, near_duplicate_pairs(library)):
         print(name)
