@@ -7,10 +7,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORE := $(VENV)/.core
 DEV := $(VENV)/.dev
+BEAM_VENV := .venv-beam
+BEAM := $(BEAM_VENV)/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev pretrain test test-slow lint format types bench docs golden clean
+.PHONY: help setup setup-dev setup-beam pretrain test test-slow lint format types bench docs golden clean
 
 help:
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1 - /p' Makefile
@@ -28,8 +30,17 @@ $(DEV): $(CORE) requirements/dev.txt requirements/huggingface.txt
 	$(PIP) -r requirements/dev.txt
 	@touch $@
 
+# Workers that Beam starts find isoflop by the .pth file, wherever they start.
+$(BEAM): requirements/beam.txt
+	test -x $(BEAM_VENV)/bin/pip || $(PYTHON) -m venv --clear $(BEAM_VENV)
+	$(BEAM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/beam.txt
+	$(BEAM_VENV)/bin/python -c 'import pathlib, sysconfig; \
+	  pathlib.Path(sysconfig.get_path("purelib"), "isoflop.pth").write_text("$(CURDIR)\n")'
+	@touch $@
+
 setup: $(CORE)  ## a virtual environment in .venv with everything a run needs
 setup-dev: $(DEV)  ## the same plus the tools and transformers, for tests and checks
+setup-beam: $(BEAM)  ## .venv-beam with Apache Beam, for `isoflop prepare --runner`
 
 pretrain: $(CORE)  ## set up, then plan, train, evaluate, export and report in one go
 	$(BIN)/isoflop pretrain $(ARGS)
@@ -37,7 +48,7 @@ pretrain: $(CORE)  ## set up, then plan, train, evaluate, export and report in o
 test: $(DEV)  ## the default tests
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
-test-slow: $(DEV)  ## the tests marked slow
+test-slow: $(DEV) $(BEAM)  ## the tests marked slow
 	$(BIN)/python -m pytest -n 2 -m "slow and not gpu" $(ARGS)
 
 lint: $(DEV)  ## ruff: rules and layout, nothing changed
@@ -62,5 +73,5 @@ golden: $(DEV)  ## rewrite the golden JSON of every preset, after a change of de
 	ISOFLOP_UPDATE_GOLDEN=1 $(BIN)/python -m pytest tests/configs/test_presets.py
 
 clean:  ## remove the environment and caches (runs and corpora stay)
-	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info build
+	rm -rf $(VENV) $(BEAM_VENV) .pytest_cache .ruff_cache *.egg-info build
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

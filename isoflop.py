@@ -12,6 +12,8 @@ COMMANDS = {
     "pretrain": "plan, prepare, train, evaluate, sample, export and report in one go",
     "plan": "a budget to a shape, a batch size, a learning rate and a number of steps",
     "prepare": "text to a tokenizer and a corpus on disk",
+    "inspect": "what a batch of a run holds, as text; or a corpus, and whether it is intact",
+    "tokenizer": "compare tokenizers on a domain's text",
     "train": "train a preset, a config file or a run directory (which resumes)",
     "sweep": "train a grid of budgets and sizes, one row of runs.csv each",
     "fit": "the losses of a sweep to a scaling law of your own, with pictures",

@@ -12,20 +12,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from configs.errors import require
+from configs.data_config import DataConfig
+from configs.errors import require, require_at_least_zero, require_positive
 from configs.sharding import DEFAULT_RULES, ShardingRules
 
 DType = Literal["float32", "bfloat16"]
-
-
-def _require_positive(owner: str, **values: float) -> None:
-    for name, value in values.items():
-        require(math.isfinite(value) and value > 0, f"{owner}.{name}", value, "a number above 0")
-
-
-def _require_at_least_zero(owner: str, **values: float) -> None:
-    for name, value in values.items():
-        require(math.isfinite(value) and value >= 0, f"{owner}.{name}", value, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +27,7 @@ class RopeConfig:
     theta: float = 10_000.0
 
     def __post_init__(self):
-        _require_positive("model.position", theta=self.theta)
+        require_positive("model.position", theta=self.theta)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +38,7 @@ class RMSNormConfig:
     epsilon: float = 1e-5
 
     def __post_init__(self):
-        _require_positive("model.norm", epsilon=self.epsilon)
+        require_positive("model.norm", epsilon=self.epsilon)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +49,7 @@ class SwiGLUConfig:
     mlp_dim: int = 512
 
     def __post_init__(self):
-        _require_positive("model.mlp", mlp_dim=self.mlp_dim)
+        require_positive("model.mlp", mlp_dim=self.mlp_dim)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +68,7 @@ class AttentionConfig:
     causal_blocks: int = 1
 
     def __post_init__(self):
-        _require_positive(
+        require_positive(
             "model.attention",
             num_heads=self.num_heads,
             num_kv_heads=self.num_kv_heads,
@@ -121,7 +112,7 @@ class ModelConfig:
     remat: Literal["none", "full"] = "none"
 
     def __post_init__(self):
-        _require_positive(
+        require_positive(
             "model",
             vocab_size=self.vocab_size,
             emb_dim=self.emb_dim,
@@ -137,24 +128,6 @@ class CausalLMConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Which corpus, and how rows are cut from it.
-
-    `corpus` is the folder `isoflop prepare` wrote. Row i is a pure function of (seed, i).
-    """
-
-    corpus: str = ""
-    seq_len: int = 256
-    seed: int = 0
-
-    def __post_init__(self):
-        require(self.seq_len >= 2, "data.seq_len", self.seq_len, "2 or more tokens")
-        require(
-            0 <= self.seed < 2**32, "data.seed", self.seed, "a whole number from 0 to 2**32 - 1"
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class CosineConfig:
     """Linear warm-up, then half a cosine down to `final_fraction` of the peak at the last step."""
 
@@ -163,7 +136,7 @@ class CosineConfig:
     final_fraction: float = 0.1
 
     def __post_init__(self):
-        _require_at_least_zero("optimizer.schedule", warmup_steps=self.warmup_steps)
+        require_at_least_zero("optimizer.schedule", warmup_steps=self.warmup_steps)
         require(
             0 <= self.final_fraction <= 1,
             "optimizer.schedule.final_fraction",
@@ -185,7 +158,7 @@ class WarmupStableDecayConfig:
     final_fraction: float = 0.0
 
     def __post_init__(self):
-        _require_at_least_zero("optimizer.schedule", warmup_steps=self.warmup_steps)
+        require_at_least_zero("optimizer.schedule", warmup_steps=self.warmup_steps)
         for name in ("decay_fraction", "final_fraction"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"optimizer.schedule.{name}", value, "a fraction from 0 to 1")
@@ -212,10 +185,8 @@ class AdamWConfig:
     schedule: ScheduleConfig = field(default_factory=CosineConfig)
 
     def __post_init__(self):
-        _require_positive("optimizer", learning_rate=self.learning_rate, epsilon=self.epsilon)
-        _require_at_least_zero(
-            "optimizer", weight_decay=self.weight_decay, clip_norm=self.clip_norm
-        )
+        require_positive("optimizer", learning_rate=self.learning_rate, epsilon=self.epsilon)
+        require_at_least_zero("optimizer", weight_decay=self.weight_decay, clip_norm=self.clip_norm)
         for name in ("b1", "b2"):
             value = getattr(self, name)
             require(0 <= value < 1, f"optimizer.{name}", value, "a number from 0 to below 1")
@@ -243,15 +214,13 @@ class MuonConfig:
     schedule: ScheduleConfig = field(default_factory=CosineConfig)
 
     def __post_init__(self):
-        _require_positive(
+        require_positive(
             "optimizer",
             learning_rate=self.learning_rate,
             adam_learning_rate=self.adam_learning_rate,
             epsilon=self.epsilon,
         )
-        _require_at_least_zero(
-            "optimizer", weight_decay=self.weight_decay, clip_norm=self.clip_norm
-        )
+        require_at_least_zero("optimizer", weight_decay=self.weight_decay, clip_norm=self.clip_norm)
         for name in ("b1", "b2", "momentum"):
             value = getattr(self, name)
             require(0 <= value < 1, f"optimizer.{name}", value, "a number from 0 to below 1")
@@ -275,7 +244,7 @@ class MeshConfig:
     rules: ShardingRules = DEFAULT_RULES
 
     def __post_init__(self):
-        _require_positive("mesh", data=self.data, fsdp=self.fsdp, tensor=self.tensor)
+        require_positive("mesh", data=self.data, fsdp=self.fsdp, tensor=self.tensor)
 
     @property
     def axis_sizes(self) -> dict[str, int]:
@@ -292,15 +261,19 @@ class TrainingConfig:
     """How long, how much at a time, and what is written when (all intervals in steps).
 
     `batch_size` is rows per optimizer step over all devices; `num_microbatches` cuts it into
-    equal parts whose gradients are accumulated. `eval_every` and `checkpoint_every` 0: only
-    after the last step. `eval_tokens` caps the held-out tokens scored during training (0: all);
-    the evaluation after the last step always scores all. `keep_checkpoints`: the newest k, and
-    with `keep_every` above 0 also each checkpoint whose step is a multiple of it.
+    equal parts whose gradients are accumulated. `batch_warmup` lists smaller batch sizes to begin
+    with, `batch_warmup_steps` for how many steps each (BloombergGPT, arXiv 2303.17564, doubles
+    once). `eval_every` and `checkpoint_every` 0: only after the last step. `eval_tokens` caps the
+    held-out tokens scored during training (0: all); the evaluation after the last step always
+    scores all. `keep_checkpoints`: the newest k, and with `keep_every` above 0 also each
+    checkpoint whose step is a multiple of it.
     """
 
     num_steps: int = 1000
     batch_size: int = 16
     num_microbatches: int = 1
+    batch_warmup: tuple[int, ...] = ()
+    batch_warmup_steps: tuple[int, ...] = ()
     z_loss: float = 1e-4
     seed: int = 0
     log_every: int = 10
@@ -311,7 +284,7 @@ class TrainingConfig:
     keep_every: int = 0
 
     def __post_init__(self):
-        _require_positive(
+        require_positive(
             "training",
             num_steps=self.num_steps,
             batch_size=self.batch_size,
@@ -319,7 +292,7 @@ class TrainingConfig:
             log_every=self.log_every,
             keep_checkpoints=self.keep_checkpoints,
         )
-        _require_at_least_zero(
+        require_at_least_zero(
             "training",
             z_loss=self.z_loss,
             eval_every=self.eval_every,
@@ -336,6 +309,47 @@ class TrainingConfig:
             self.num_microbatches,
             f"a divisor of batch_size ({self.batch_size})",
         )
+        for size in self.batch_warmup:
+            require(
+                size > 0 and size % self.microbatches_of(size) == 0,
+                "training.batch_warmup",
+                size,
+                f"a number of rows that {self.microbatches_of(size)} microbatches divide",
+            )
+        require(
+            len(self.batch_warmup_steps) == len(self.batch_warmup)
+            and all(steps > 0 for steps in self.batch_warmup_steps)
+            and sum(self.batch_warmup_steps) < self.num_steps,
+            "training.batch_warmup_steps",
+            self.batch_warmup_steps,
+            f"a number of steps for each of {len(self.batch_warmup)} batch sizes, fewer than "
+            f"num_steps ({self.num_steps}) together",
+        )
+
+    def microbatches_of(self, batch_size: int) -> int:
+        """Into how many microbatches a batch is cut: none has more rows than in a full batch."""
+        return -(-batch_size // (self.batch_size // self.num_microbatches))
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Every batch size of the run, each once."""
+        return tuple(dict.fromkeys((*self.batch_warmup, self.batch_size)))
+
+    def batch_size_at(self, step: int) -> int:
+        """Rows of the batch that takes `step` steps done to `step` + 1."""
+        for size, steps in zip(self.batch_warmup, self.batch_warmup_steps, strict=True):
+            if step < steps:
+                return size
+            step -= steps
+        return self.batch_size
+
+    def rows_before(self, step: int) -> int:
+        """Rows read by the first `step` steps."""
+        rows = 0
+        for size, steps in zip(self.batch_warmup, self.batch_warmup_steps, strict=True):
+            rows += size * min(step, steps)
+            step -= min(step, steps)
+        return rows + step * self.batch_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -351,21 +365,26 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self):
-        rows = self.training.batch_size // self.training.num_microbatches
-        require(
-            self.data.seq_len % self.model.attention.causal_blocks == 0,
-            "model.attention.causal_blocks",
-            self.model.attention.causal_blocks,
-            f"a divisor of data.seq_len ({self.data.seq_len})",
-        )
+        for length in self.data.row_lengths:
+            require(
+                length % self.model.attention.causal_blocks == 0,
+                "model.attention.causal_blocks",
+                self.model.attention.causal_blocks,
+                f"a divisor of data.seq_len and of every row length ({length})",
+            )
         row_shards = self.mesh.rules.shards("batch", self.mesh.axis_sizes)
-        require(
-            rows % row_shards == 0,
-            "training.batch_size",
-            self.training.batch_size,
-            f"a multiple of num_microbatches × the mesh axes that cut the batch "
-            f"({self.training.num_microbatches} × {row_shards})",
-        )
+        for name, size in (
+            *(("training.batch_warmup", size) for size in self.training.batch_warmup),
+            ("training.batch_size", self.training.batch_size),
+        ):
+            num_microbatches = self.training.microbatches_of(size)
+            require(
+                size // num_microbatches % row_shards == 0,
+                name,
+                size,
+                f"a multiple of num_microbatches × the mesh axes that cut the batch "
+                f"({num_microbatches} × {row_shards})",
+            )
         for name, size, logical in (
             ("model.attention.num_heads", self.model.attention.num_heads, "heads"),
             ("model.attention.num_kv_heads", self.model.attention.num_kv_heads, "kv_heads"),
@@ -390,5 +409,10 @@ class RunConfig:
 
     @property
     def batch_tokens(self) -> int:
-        """Tokens in one optimizer step, padding included."""
+        """Places for tokens in one optimizer step of the full batch size and row length."""
         return self.training.batch_size * self.data.seq_len
+
+    @property
+    def total_places(self) -> int:
+        """Places for tokens in all steps, batch warm-up counted, at the full row length."""
+        return self.training.rows_before(self.training.num_steps) * self.data.seq_len

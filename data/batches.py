@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from configs.errors import require
-from data.objectives import OBJECTIVES, Example, ObjectiveConfig
-from data.packing import TokenSource, read_row, rows_per_epoch
+from data.objectives import Example
 
 
 class Batch(NamedTuple):
@@ -116,34 +115,6 @@ def _spans(cursor: Cursor, count: int) -> tuple[list[tuple[int, int]], Cursor]:
             break
         row = max(row, stop)
     return spans, Cursor(row, cursor.skipped)
-
-
-class RowSource:
-    """Rows of one stream under one objective. Random access, safe to share among threads."""
-
-    def __init__(self, stream: TokenSource, *, seq_len: int, seed: int, objective: ObjectiveConfig):
-        """Args:
-            stream: e.g. `corpus.stream("train")`.
-            seq_len: tokens a row predicts.
-            seed: of the data; decides every row.
-            objective: turns rows into examples.
-
-        Raises:
-            InputError: the stream is shorter than a row.
-        """
-        self.stream, self.seq_len, self.seed, self.objective = stream, seq_len, seed, objective
-        self.rows_per_epoch = rows_per_epoch(stream.num_tokens, seq_len)
-        self.dropped_per_epoch = stream.num_tokens % seq_len
-
-    def row(self, number: int) -> Example:
-        """Row number `number`, 0 or more, without an end."""
-        row = read_row(self.stream, self.seed, number, seq_len=self.seq_len)
-        rng = np.random.default_rng([self.seed, number])
-        return OBJECTIVES[type(self.objective)](self.objective, row, rng)
-
-    def batch(self, row_numbers: Sequence[int] | np.ndarray) -> Batch:
-        """The rows of `row_numbers` [B], stacked in that order."""
-        return stack_examples([self.row(int(number)) for number in row_numbers])
 
 
 def _is_count(value: object) -> bool:

@@ -1,4 +1,7 @@
-"""corpus.json, the card of a corpus: what it holds, from what, and its files' checksums."""
+"""corpus.json, the card of a corpus: what it holds, from what, and its files' checksums.
+
+corpus.md says the same to a person.
+"""
 
 import json
 import os
@@ -12,12 +15,16 @@ import xxhash
 from configs.errors import InputError, require
 from data.token_chunks import num_chunks
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CARD_NAME = "corpus.json"
+CARD_PAGE = "corpus.md"
 SPLITS = ("train", "held_out")
 
+# Documents are counted by the bit length of their number of tokens: 2**(b - 1) to 2**b - 1.
+LENGTH_BINS = 64
+
 # Larger corpora are checked by the ends of their files when opened: each chunk has its own CRC.
-_WHOLE_CHECK_BYTES = 2**30
+_WHOLE_CHECK_BYTES = 2**28
 _FOOTER_BYTES = 64 * 1024
 
 _CARD_FIELDS = {
@@ -29,27 +36,40 @@ _CARD_FIELDS = {
     "tokenizer_sha": str,
     "bytes_per_token": float,
     "splits": dict,
+    "duplicates": dict,
+    "skipped": dict,
     "files": dict,
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitCard:
-    """What the card says of a split. `tokens` counts <s> and </s> too."""
+    """What the card says of a split. Lengths and `tokens` count <s> and </s> too.
+
+    shortest, longest: documents, in tokens. length_counts: bit length of the number of tokens, as
+    a string -> documents.
+    """
 
     documents: int
     bytes: int
     tokens: int
     chunks: int
+    shortest: int
+    longest: int
+    length_counts: Mapping[str, int]
 
 
 def file_entry(path: Path) -> dict[str, Any]:
     """A file's size, and the xxh3 of the whole of it and of its last 64 KiB, for the card."""
-    contents = path.read_bytes()
+    whole, tail = xxhash.xxh3_64(), b""
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            whole.update(block)
+            tail = (tail + block)[-_FOOTER_BYTES:]
     return {
-        "bytes": len(contents),
-        "xxh3": xxhash.xxh3_64_hexdigest(contents),
-        "footer_xxh3": xxhash.xxh3_64_hexdigest(contents[-_FOOTER_BYTES:]),
+        "bytes": path.stat().st_size,
+        "xxh3": whole.hexdigest(),
+        "footer_xxh3": xxhash.xxh3_64_hexdigest(tail),
     }
 
 
@@ -72,15 +92,25 @@ def read_card(folder: Path) -> dict[str, Any]:
         ) from error
     require_card(isinstance(card, dict), "card", card, "an object")
     version = card.get("schema_version")
-    require_card(version == SCHEMA_VERSION, "schema_version", version, str(SCHEMA_VERSION))
+    require_card(
+        version == SCHEMA_VERSION,
+        "schema_version",
+        version,
+        f"{SCHEMA_VERSION} (of another version of isoflop: prepare the corpus again)",
+    )
     require_card(set(card) == set(_CARD_FIELDS), "keys", sorted(card), f"{sorted(_CARD_FIELDS)}")
     for name, kind in _CARD_FIELDS.items():
         require_card(type(card[name]) is kind, name, card[name], kind.__name__)
     require_card(set(card["splits"]) == set(SPLITS), "splits", sorted(card["splits"]), f"{SPLITS}")
     for split, counts in card["splits"].items():
         fits = isinstance(counts, dict) and set(counts) == set(SplitCard.__annotations__)
-        fits = fits and all(type(count) is int and count > 0 for count in counts.values())
-        require_card(fits, f"splits.{split}", counts, "documents, bytes, tokens, chunks above 0")
+        fits = fits and all(
+            type(count) is int and count > 0
+            for name, count in counts.items()
+            if name != "length_counts"
+        )
+        expected_counts = f"{', '.join(SplitCard.__annotations__)} above 0"
+        require_card(fits, f"splits.{split}", counts, expected_counts)
         expected = num_chunks(counts["tokens"])
         require_card(counts["chunks"] == expected, "chunks", counts["chunks"], str(expected))
     for name, entry in card["files"].items():
@@ -89,14 +119,17 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def check_files(folder: Path, card: Mapping[str, Any]) -> None:
+def check_files(folder: Path, card: Mapping[str, Any], *, full: bool = False) -> None:
     """Compares the corpus's files with the card.
+
+    Args:
+        full: read all of every file, however large; else only the ends of large corpora.
 
     Raises:
         InputError: a file that is missing, or whose size or checksum differs; names the file.
     """
     total_bytes = sum(entry["bytes"] for entry in card["files"].values())
-    check = "xxh3" if total_bytes <= _WHOLE_CHECK_BYTES else "footer_xxh3"
+    check = "xxh3" if full or total_bytes <= _WHOLE_CHECK_BYTES else "footer_xxh3"
     for name, entry in card["files"].items():
         _check_file(folder, name, entry, check)
 
@@ -104,18 +137,57 @@ def check_files(folder: Path, card: Mapping[str, Any]) -> None:
 def _check_file(folder: Path, name: str, entry: Mapping[str, Any], check: str) -> None:
     path = (folder / name).resolve()
     require_card(path.is_relative_to(folder.resolve()), "files", name, "a file in the folder")
+    digest = xxhash.xxh3_64()
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0 if check == "xxh3" else max(0, size - _FOOTER_BYTES))
-            digest = xxhash.xxh3_64_hexdigest(file.read())
+            while block := file.read(1 << 20):
+                digest.update(block)
     except OSError as error:
         raise InputError(
             f"data.corpus: got {os.fspath(path)!r} ({error.strerror}), expected the corpus's file"
         ) from error
     require_card(size == entry["bytes"], name, f"{size} bytes", f"{entry['bytes']} bytes")
     require_card(
-        digest == entry[check], name, digest, f"{entry[check]} (damaged: prepare the corpus again)"
+        digest.hexdigest() == entry[check],
+        name,
+        digest.hexdigest(),
+        f"{entry[check]} (damaged: prepare the corpus again)",
+    )
+
+
+def card_page(card: Mapping[str, Any]) -> str:
+    """The card as Markdown."""
+    source = "".join(f"- {name}: {value}\n" for name, value in card["source"].items())
+    rows = "".join(
+        f"| {split} | {c['documents']:,} | {c['bytes']:,} | {c['tokens']:,} | "
+        f"{c['bytes'] / c['tokens']:.3f} | {c['tokens'] / c['documents']:,.0f} | "
+        f"{c['shortest']:,} | {c['longest']:,} |\n"
+        for split, c in card["splits"].items()
+    )
+    counts = {split: card["splits"][split]["length_counts"] for split in SPLITS}
+    bins = sorted({int(b) for split in SPLITS for b in counts[split]})
+    lengths = "".join(
+        f"| {2 ** (b - 1):,} to {2**b - 1:,} | {counts['train'].get(str(b), 0):,} | "
+        f"{counts['held_out'].get(str(b), 0):,} |\n"
+        for b in bins
+    )
+    duplicates, skipped = card["duplicates"], card["skipped"]
+    left_out = "".join(f"- {count:,} skipped: {reason}\n" for reason, count in skipped.items())
+    return (
+        "# Corpus\n\n"
+        f"{source}- tokenizer: {card['vocab_size']:,} pieces, sha256 {card['tokenizer_sha']}\n"
+        f"- content: sha256 {card['sha']}\n\n"
+        "| split | documents | bytes | tokens | bytes a token | tokens a document | shortest | "
+        "longest |\n|---|---|---|---|---|---|---|---|\n"
+        f"{rows}\n"
+        "Tokens count `<s>` and `</s>` of each document.\n\n"
+        "## Left out\n\n"
+        f"- {duplicates['documents']:,} exact duplicates, {duplicates['bytes']:,} bytes\n"
+        f"{left_out}\n"
+        "## Lengths\n\n| tokens | train | held out |\n|---|---|---|\n"
+        f"{lengths}"
     )
 
 

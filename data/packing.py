@@ -1,149 +1,147 @@
-"""Rows cut from the token stream: row i is a pure function of (seed, i).
+"""Rows packed from a token stream: row i is a pure function of (stream, seed, i).
 
-The stream is circular. An epoch cuts it into R = num_tokens // seq_len slots of seq_len tokens,
-from an offset drawn from (seed, epoch), and visits the slots in an order drawn from (seed, epoch).
-A row is its slot and one more token, so R * seq_len tokens are each a target exactly once per
-epoch and num_tokens % seq_len tokens are dropped, others in every epoch. Nothing is stored: a
-Feistel network gives the i-th element of the permutation directly.
+What the policies share: what a row is, and what became of the tokens it was made from. The
+policies themselves: `concatenate`, `best_fit`, `length_buckets`.
 """
 
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from configs.errors import require
+from configs.data_config import Documents
+from data.token_stream import TokenSource
+from data.tokenizer import PAD_ID
 
-_NUM_ROUNDS = 6
-_MASK_64 = 2**64 - 1
 
+class RowShape(NamedTuple):
+    """Tokens an objective wants in a row, and how many of them the next row of a cut text repeats.
 
-class TokenSource(Protocol):
-    """A circular token stream with random access."""
+    Causal language modelling reads seq_len + 1 tokens and overlaps by one: then the last input of
+    a row has its target, and every token of a cut text is a target once.
+    """
+
+    tokens: int
+    overlap: int
 
     @property
-    def num_tokens(self) -> int:
-        """Tokens in one turn of the stream."""
-        ...
-
-    def read(self, start: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens int32 [length] from `start` on, and whether each starts a document, bool."""
-        ...
+    def stride(self) -> int:
+        """Tokens from one row of a cut text to the next."""
+        return self.tokens - self.overlap
 
 
-class RowSpan(NamedTuple):
-    """Where a row comes from: its epoch, and the offset in the stream of its first token."""
+class RowCounts(NamedTuple):
+    """Where a row's tokens came from; every place of a row is counted in one of the first three.
 
-    epoch: int
-    start: int
+    read: tokens that no other row of the epoch counts. repeated: tokens that another row holds
+    too, as the overlap of a cut. padded: places without a token. truncated: tokens of the row's
+    documents that no row holds. cuts: segments that begin inside their document.
+    """
+
+    read: int
+    repeated: int
+    padded: int
+    truncated: int
+    cuts: int
 
 
 class Row(NamedTuple):
-    """`seq_len + 1` consecutive tokens of the stream, each int32 [seq_len + 1].
+    """One row of tokens, each field int32 [tokens]; segments count from 1, 0 is padding.
 
-    Example, where token 2 is <s> and 3 is </s>:
-        tokens       [7, 8, 3, 2, 9, 3]
-        segment_ids  [1, 1, 1, 2, 2, 2]
-        positions    [0, 1, 2, 0, 1, 2]
+    Example, where 2 is <s>, 3 is </s> and 0 is padding:
+        tokens       [7, 8, 3, 2, 9, 3, 0]
+        segment_ids  [1, 1, 1, 2, 2, 2, 0]
+        positions    [0, 1, 2, 0, 1, 2, 0]
     """
 
     tokens: np.ndarray
     segment_ids: np.ndarray
     positions: np.ndarray
+    counts: RowCounts
+    epoch: int
 
 
-def rows_per_epoch(num_tokens: int, seq_len: int) -> int:
-    """Rows in one epoch.
+class Packing(Protocol):
+    """Rows of one stream under one policy. Random access, safe to share among threads.
 
-    Raises:
-        InputError: the stream is shorter than one row of seq_len + 1 tokens.
+    Attributes:
+        stream: where the tokens come from.
+        rows_per_epoch: rows that together hold the stream once.
+        dropped_per_epoch: tokens that no row of an epoch holds, nor counts as truncated.
     """
-    require(
-        1 <= seq_len < num_tokens,
-        "data.seq_len",
-        seq_len,
-        f"fewer than the corpus's {num_tokens} tokens (shorten it, or prepare more text)",
-    )
-    return num_tokens // seq_len
+
+    stream: TokenSource
+    rows_per_epoch: int
+    dropped_per_epoch: int
+
+    def length(self, number: int) -> int:
+        """Places a row's example has: data.seq_len, or the length of the row's bucket."""
+        ...
+
+    def row(self, number: int) -> Row:
+        """Row number `number`, 0 or more, without an end; number // rows_per_epoch is its epoch."""
+        ...
 
 
-def row_span(seed: int, row: int, *, num_tokens: int, seq_len: int) -> RowSpan:
-    """The epoch and stream offset of row number `row`, from 0 on without an end.
+class Piece(NamedTuple):
+    """A run of tokens of one document: where it starts in the stream, how long it is, and how many
+    of its first tokens are an overlap that repeats the piece before it (0 where none does)."""
+
+    start: int
+    length: int
+    repeated: int
+    is_cut: bool
+
+
+def slice_row(
+    tokens: np.ndarray, starts: np.ndarray, *, shape: RowShape, documents: Documents, epoch: int
+) -> Row:
+    """A full row from a slice of the stream.
 
     Args:
-        seed: of the data, 0 to 2**32 - 1.
-        row: row number over the whole run; row // rows_per_epoch is the epoch.
-        num_tokens: tokens in the stream.
-        seq_len: tokens a row predicts.
-
-    Returns:
-        The span; the row's tokens are `start` to `start + seq_len`, both included, modulo
-        num_tokens.
-    """
-    epoch, index = divmod(row, rows_per_epoch(num_tokens, seq_len))
-    offset, *keys = _epoch_keys(seed, epoch)
-    slot = permuted(index, num_tokens // seq_len, tuple(keys))
-    return RowSpan(epoch, (offset % num_tokens + slot * seq_len) % num_tokens)
-
-
-def read_row(stream: TokenSource, seed: int, row: int, *, seq_len: int) -> Row:
-    """Reads row number `row` of the stream."""
-    span = row_span(seed, row, num_tokens=stream.num_tokens, seq_len=seq_len)
-    return pack_row(*stream.read(span.start, seq_len + 1))
-
-
-def pack_row(tokens: np.ndarray, starts: np.ndarray) -> Row:
-    """Numbers the documents of a slice of the stream, and the tokens within each.
-
-    Args:
-        tokens: int32 [length].
-        starts: bool [length], true where a document starts.
-
-    Returns:
-        The row: segment ids count from 1 and grow at each start; positions are 0 at each start
-        and at the row's own first token.
+        tokens: int32 [tokens].
+        starts: bool [tokens], true where a document starts.
+        documents: "separate" numbers the documents as segments; "joined" makes one segment.
     """
     index = np.arange(len(tokens), dtype=np.int32)
+    counts = RowCounts(shape.stride, shape.overlap, 0, 0, int(not starts[0]))
+    if documents == "joined":
+        return Row(tokens, np.ones_like(index), index, counts, epoch)
     opens = starts.copy()
     opens[0] = True
     segment_ids = np.cumsum(opens, dtype=np.int32)
-    positions = index - np.maximum.accumulate(np.where(opens, index, 0))
-    return Row(tokens.astype(np.int32, copy=False), segment_ids, positions.astype(np.int32))
+    first = np.flatnonzero(opens).astype(np.int32)
+    return Row(tokens, segment_ids, index - first[segment_ids - 1], counts, epoch)
 
 
-def permuted(index: int, size: int, keys: tuple[int, ...]) -> int:
-    """The image of `index` under a keyed permutation of range(size), without a table.
-
-    A balanced Feistel network permutes the smallest range of 2**(2k) numbers that holds `size`;
-    walking on until a number below `size` comes up (under 4 steps on average) makes it a
-    permutation of range(size) (Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
-
-    Args:
-        index: 0 to size - 1.
-        size: of the permuted range.
-        keys: one 64-bit number a round.
-    """
-    half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
-    mask = (1 << half_bits) - 1
-    value = index
-    while True:
-        left, right = value >> half_bits, value & mask
-        for key in keys:
-            left, right = right, left ^ (_mix(right ^ key) & mask)
-        value = left << half_bits | right
-        if value < size:
-            return value
-
-
-@lru_cache(maxsize=8)
-def _epoch_keys(seed: int, epoch: int) -> tuple[int, ...]:
-    """The offset's random number and the rounds' keys; SeedSequence is stable across versions."""
-    state = np.random.SeedSequence([seed, epoch]).generate_state(1 + _NUM_ROUNDS, np.uint64)
-    return tuple(map(int, state))
-
-
-def _mix(x: int) -> int:
-    """The finalizer of SplitMix64 (Steele, Lea and Flood 2014): every bit depends on every bit."""
-    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & _MASK_64
-    x = (x ^ x >> 27) * 0x94D049BB133111EB & _MASK_64
-    return x ^ x >> 31
+def pieces_row(
+    stream: TokenSource,
+    pieces: Sequence[Piece],
+    *,
+    size: int,
+    documents: Documents,
+    epoch: int,
+    truncated: int = 0,
+) -> Row:
+    """A row of `size` places that holds pieces one after another, then padding."""
+    tokens = np.full(size, PAD_ID, np.int32)
+    segment_ids, positions = np.zeros(size, np.int32), np.zeros(size, np.int32)
+    filled = 0
+    for segment, piece in enumerate(pieces, start=1):
+        end = filled + piece.length
+        tokens[filled:end] = stream.read(piece.start, piece.length)[0]
+        segment_ids[filled:end] = segment
+        positions[filled:end] = np.arange(piece.length)
+        filled = end
+    if documents == "joined":
+        segment_ids[:filled] = 1
+        positions[:filled] = np.arange(filled)
+    repeated = sum(piece.repeated for piece in pieces)
+    counts = RowCounts(
+        read=filled - repeated,
+        repeated=repeated,
+        padded=size - filled,
+        truncated=truncated,
+        cuts=sum(piece.is_cut for piece in pieces),
+    )
+    return Row(tokens, segment_ids, positions, counts, epoch)

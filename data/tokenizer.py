@@ -33,6 +33,11 @@ _PAGE_CHARACTERS = 2048
 
 # SentencePiece writes a space as U+2581 and would read a literal one back as a space.
 _SPACE_MARK = "\u2581"
+_SPACE_MARK_BYTES = _SPACE_MARK.encode()
+
+_ENCODED_BYTES = 2048
+_MAX_ENCODED_BYTES = 32_768
+_CUT = re.compile(rb"[^ ] ")
 
 
 class Tokenizer:
@@ -54,7 +59,7 @@ class Tokenizer:
         self.model_bytes = model_bytes
         self._processor = _load_processor(model_bytes, name)
         self._mark_ids = np.array(
-            [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in _SPACE_MARK.encode()],
+            [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in _SPACE_MARK_BYTES],
             np.int32,
         )
 
@@ -108,13 +113,22 @@ class Tokenizer:
 
     def encode_array(self, text: str) -> np.ndarray:
         """`encode` as an int32 array [tokens]."""
-        first, *rest = (
-            self._processor.encode(part, return_type="numpy") for part in text.split(_SPACE_MARK)
-        )
-        parts = [first]
-        for part in rest:
-            parts += [self._mark_ids, part]
-        return np.concatenate(parts) if rest else first
+        return np.concatenate([np.zeros(0, np.int32), *self.encode_parts(text.encode())])
+
+    def encode_parts(self, text: bytes) -> Iterator[np.ndarray]:
+        """`encode` of UTF-8 bytes, a few kilobytes at a time; int32 arrays.
+
+        Texts are cut where a space follows something else: no piece spans such a place, so the
+        ids are those of the whole. SentencePiece would take some forty times a text's size in
+        memory, and gets slower a byte the longer it is.
+        """
+        first, *rest = text.split(_SPACE_MARK_BYTES)
+        for part in _encodable(first):
+            yield self._processor.encode(part, return_type="numpy")
+        for between in rest:
+            yield self._mark_ids
+            for part in _encodable(between):
+                yield self._processor.encode(part, return_type="numpy")
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of `ids`, specials dropped; bytes that are not UTF-8 become U+FFFD."""
@@ -169,6 +183,29 @@ def train_tokenizer(
     except RuntimeError as error:
         raise InputError(_training_failure(vocab_size, str(error))) from error
     return Tokenizer(model.getvalue())
+
+
+def _encodable(text: bytes) -> Iterator[bytes]:
+    """Cuts UTF-8 text before spaces, into parts of about `_ENCODED_BYTES`.
+
+    Text without a fitting space for `_MAX_ENCODED_BYTES` is cut between characters there.
+    """
+    start = 0
+    while len(text) - start > _ENCODED_BYTES:
+        limit = start + _MAX_ENCODED_BYTES
+        found = _CUT.search(text, start + _ENCODED_BYTES, limit)
+        if found:
+            stop = found.start() + 1
+        elif len(text) <= limit:
+            break
+        else:
+            stop = limit
+            while text[stop] & 0xC0 == 0x80:  # inside a character
+                stop -= 1
+        yield text[start:stop]
+        start = stop
+    if start < len(text):
+        yield text[start:]
 
 
 def _training_failure(vocab_size: int, message: str) -> str:

@@ -8,51 +8,64 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
-from data.batches import Batch, Cursor, RowSource, advance, take_rows
+from configs.schema import TrainingConfig
+from data.batches import Batch, Cursor, advance, take_rows
+from data.ledger import RowEntry
+from data.rows import RowSource
 
-_READ_THREADS = 2
 _BATCHES_AHEAD = 4
 
 
 class Fed(NamedTuple):
-    """One global batch on the devices, its host copy, and the cursor just after it.
+    """One global batch on the devices, and the cursor just after it.
 
-    `host` holds the rows this process read; `rows` the row numbers of the whole batch.
+    rows: row numbers of the whole batch. host: the rows of it that this process read. entries:
+    ledger entries; added up over all processes, each row counts once.
     """
 
     batch: Batch
     host: Batch
     rows: np.ndarray
+    entries: list[RowEntry]
     cursor: Cursor
 
 
 def feed(
     source: RowSource,
     cursor: Cursor,
+    training: TrainingConfig,
     *,
-    batch_size: int,
-    num_batches: int,
+    first_step: int,
     sharding: NamedSharding,
-    num_threads: int = _READ_THREADS,
+    num_threads: int = 2,
 ) -> Iterator[Fed]:
-    """The next `num_batches` batches from the cursor on.
+    """The batches of the steps from `first_step` on to the last, beginning at the cursor.
 
-    Which rows make up a batch depends on the cursor and the batch size alone: threads, devices
+    Which rows make up a batch depends on the cursor and the batch sizes alone: threads, devices
     and processes only decide who reads them. Each process reads the rows of its own devices.
 
     Args:
       source: row number -> example.
-      batch_size: rows of the global batch.
+      training: how many steps, and the batch size of each.
+      first_step: steps done before.
       sharding: how a [B, L] array is cut over the mesh.
       num_threads: that read ahead; with 0 each batch is read when it is asked for.
     """
-    local_rows = _local_rows(sharding, (batch_size, source.seq_len))
+    shares = {size: _Share.of(sharding, size) for size in training.batch_sizes}
 
-    def read(rows: np.ndarray) -> tuple[np.ndarray, Batch]:
-        return rows, source.batch(rows[local_rows])
+    def read(rows: np.ndarray) -> tuple[np.ndarray, Batch, list[RowEntry]]:
+        share = shares[len(rows)]
+        length = source.batch_length(rows)
+        served = source.batch(rows[share.local], length=length)
+        entries = [
+            entry for entry, own in zip(served.entries, share.is_counted, strict=True) if own
+        ]
+        # Every process names the epochs of all rows, so that their ledgers have the same keys.
+        places = {source.place(int(row)) for row in rows}
+        return rows, served.batch, [*entries, *(RowEntry(*place, *[0] * 8) for place in places)]
 
     batches = (
-        grain.MapDataset.source(_RowNumbers(cursor, batch_size, num_batches))
+        grain.MapDataset.source(_RowNumbers(cursor, training, first_step))
         .map(read)
         .to_iter_dataset(
             grain.ReadOptions(
@@ -60,51 +73,69 @@ def feed(
             )
         )
     )
-    for rows, host in batches:
-        cursor = advance(cursor, batch_size)
-        yield Fed(_to_devices(host, local_rows, batch_size, sharding), host, rows, cursor)
+    for rows, host, entries in batches:
+        cursor = advance(cursor, len(rows))
+        share = shares[len(rows)]
+        yield Fed(_to_devices(host, share, sharding), host, rows, entries, cursor)
 
 
 class _RowNumbers:
-    """Random access to the row numbers of batch k after a cursor, as Grain wants its sources."""
+    """Random access to the row numbers of step after step, as Grain wants its sources."""
 
-    def __init__(self, cursor: Cursor, batch_size: int, num_batches: int):
-        self._cursor, self._batch_size, self._num_batches = cursor, batch_size, num_batches
+    def __init__(self, cursor: Cursor, training: TrainingConfig, first_step: int):
+        self._cursor, self._training, self._first_step = cursor, training, first_step
 
     def __len__(self) -> int:
-        return self._num_batches
+        return self._training.num_steps - self._first_step
 
     def __getitem__(self, index: int) -> np.ndarray:
-        cursor = advance(self._cursor, index * self._batch_size)
-        return take_rows(cursor, self._batch_size)[0]
+        t, step = self._training, self._first_step + index
+        passed = t.rows_before(step) - t.rows_before(self._first_step)
+        return take_rows(advance(self._cursor, passed), t.batch_size_at(step))[0]
+
+
+class _Share(NamedTuple):
+    """This process' part of a global batch.
+
+    local: indices of the rows that its devices hold, growing. is_counted: which of them it
+    accounts for: a row on devices of several processes belongs to the first. batch_size: of all.
+    """
+
+    local: np.ndarray
+    is_counted: np.ndarray
+    batch_size: int
+
+    @classmethod
+    def of(cls, sharding: NamedSharding, batch_size: int) -> "_Share":
+        owner = np.full(batch_size, jax.process_count())
+        held = np.zeros(batch_size, bool)
+        # Rows are cut alike for every length, so any will do.
+        for device, index in sharding.devices_indices_map((batch_size, 1)).items():
+            assert index is not None
+            owner[index[0]] = np.minimum(owner[index[0]], device.process_index)
+            if device.process_index == jax.process_index():
+                held[index[0]] = True
+        local = np.flatnonzero(held)
+        return cls(local, owner[local] == jax.process_index(), batch_size)
 
 
 def put_batch(host: Batch, sharding: NamedSharding) -> Batch:
     """A whole batch, the same on every process, onto the devices."""
-    return _to_devices(host, np.arange(len(host.inputs)), len(host.inputs), sharding)
+    size = len(host.inputs)
+    everything = _Share(np.arange(size), np.ones(size, bool), size)
+    return _to_devices(host, everything, sharding)
 
 
-def _local_rows(sharding: NamedSharding, shape: tuple[int, int]) -> np.ndarray:
-    """Row indices of the global batch that this process' devices hold, in order."""
-    index_map = sharding.addressable_devices_indices_map(shape)
-    held = np.zeros(shape[0], bool)
-    for index in index_map.values():
-        assert index is not None
-        held[index[0]] = True
-    return np.flatnonzero(held)
-
-
-def _to_devices(
-    host: Batch, local_rows: np.ndarray, batch_size: int, sharding: NamedSharding
-) -> Batch:
-    place = np.full(batch_size, -1)
-    place[local_rows] = np.arange(len(local_rows))
+def _to_devices(host: Batch, share: _Share, sharding: NamedSharding) -> Batch:
+    place = np.full(share.batch_size, -1)
+    place[share.local] = np.arange(len(share.local))
 
     def put(local: np.ndarray) -> jax.Array:
         def piece(index: tuple[slice, ...] | None) -> np.ndarray:
             assert index is not None
             return local[(place[index[0]], *index[1:])]
 
-        return jax.make_array_from_callback((batch_size, *local.shape[1:]), sharding, piece)
+        shape = (share.batch_size, *local.shape[1:])
+        return jax.make_array_from_callback(shape, sharding, piece)
 
     return jax.tree.map(put, host)

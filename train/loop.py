@@ -12,20 +12,22 @@ from rich.console import Console
 
 from configs.errors import require
 from configs.schema import RunConfig
-from data.batches import Batch, Cursor, RowSource
-from data.corpus import Corpus
+from data.batches import Batch, Cursor
+from data.dataset import Corpora, repeat_warnings, training_rows
 from data.ledger import Ledger
+from data.objectives import OBJECTIVES
 from model.build import Params
 from train.checkpoint import Checkpoints
 from train.evaluate import Evaluation, evaluate
-from train.feed import feed
+from train.feed import Fed, feed
+from train.ledger import total_ledger
 from train.mesh import make_mesh
 from train.metrics import TensorBoard
 from train.preemption import Preempted, StopRequest
 from train.progress import TrainingProgress
 from train.recorder import Clock, Recorder
 from train.run_directory import RunDirectory
-from train.state import abstract_state, init_state
+from train.state import TrainState, abstract_state, init_state
 from train.step import StepMetrics, batch_sharding, make_eval_step, make_train_step
 
 
@@ -74,7 +76,7 @@ class Progress(NamedTuple):
 def train(
     config: RunConfig,
     run: RunDirectory,
-    corpus: Corpus,
+    corpora: Corpora,
     *,
     peak_flops: float,
     console: Console,
@@ -83,22 +85,19 @@ def train(
 
     Args:
       run: an open run directory (its lock held).
+      corpora: those that the config names, in its order.
       peak_flops: peak FLOP/s of all devices together, for MFU.
 
     Raises:
-      InputError: the config does not fit the corpus or the devices; before any compile.
+      InputError: the config does not fit the corpora or the devices; before any compile.
       Preempted: a signal asked to stop; the state has been saved.
       FloatingPointError: the loss is not finite.
     """
-    check_corpus(config, corpus)
+    check_corpora(config, corpora)
     t = config.training
     mesh = make_mesh(config.mesh)
-    source = RowSource(
-        corpus.stream("train"),
-        seq_len=config.data.seq_len,
-        seed=config.data.seed,
-        objective=config.objective,
-    )
+    source = training_rows(config, corpora)
+    warnings = repeat_warnings(config, source)
     sharding = batch_sharding(config, mesh)
     compiled = compile_steps(config, mesh)
 
@@ -107,7 +106,13 @@ def train(
     )
     restored = checkpoints.restore_latest(abstract_state(config, mesh))
     if restored is None:
-        state, progress = init_state(config, mesh), _progress_at_start(source)
+        state, progress = (
+            init_state(config, mesh),
+            Progress(Cursor(), Ledger(facts=source.facts), 0.0),
+        )
+        for warning in warnings:
+            run.event("repeated_data", warning)
+            console.print(f"  warning: {warning}", highlight=False)
     else:
         state, progress = restored.state, Progress.from_json(restored.progress)
     first_step = int(state.step)
@@ -122,16 +127,17 @@ def train(
     batches = feed(
         source,
         progress.cursor,
-        batch_size=t.batch_size,
-        num_batches=t.num_steps - first_step,
+        t,
+        first_step=first_step,
         sharding=sharding,
+        num_threads=config.data.read_threads,
     )
 
     def score(step: int, max_tokens: int) -> Evaluation:
         evaluation = evaluate(
             compiled.eval_step,
             state.params,
-            corpus,
+            corpora,
             seq_len=config.data.seq_len,
             batch_size=t.batch_size,
             sharding=sharding,
@@ -146,27 +152,37 @@ def train(
         )
         return evaluation
 
-    evaluation, ledger = None, progress.ledger
+    def read(unread: _Unread) -> None:
+        recorder.read(
+            unread.step,
+            unread.metrics,
+            unread.shape,
+            lambda: total_ledger(progress.ledger, unread.ledger).tokens_trained_on,
+            bar,
+        )
+
+    evaluation, ledger = None, Ledger(facts=source.facts)  # what this process has read
     with StopRequest() as stop, TrainingProgress(console, t.num_steps, first_step) as bar:
-        unread: tuple[int, StepMetrics, int] | None = None
+        unread: _Unread | None = None
         for step, fed in enumerate(batches, start=first_step + 1):
             state, metrics = compiled.train_step(state, fed.batch)
-            ledger = ledger.add(fed.host)
+            ledger = ledger.add(fed.entries)
             if unread:  # step n runs already while step n - 1 is read: reading holds up nothing
-                recorder.read(*unread, bar)
-            unread = step, metrics, ledger.tokens_trained_on
+                read(unread)
+            unread = _Unread(step, metrics, _shape(fed), ledger)
             is_last = step == t.num_steps
             evaluate_now = is_last or _is_due(step, t.eval_every)
             save_now = is_last or _is_due(step, t.checkpoint_every) or stop.requested
             if evaluate_now or save_now:
-                recorder.read(*unread, bar)
+                read(unread)
                 recorder.pause()
                 unread = None
             if evaluate_now:
                 evaluation = score(step, 0 if is_last else t.eval_tokens)
             if save_now:
-                run.write("ledger.json", ledger.to_json())
-                checkpoints.save(state, Progress(fed.cursor, ledger, clock.seconds()).to_json())
+                total = total_ledger(progress.ledger, ledger)
+                run.write("ledger.json", total.to_json())
+                checkpoints.save(state, Progress(fed.cursor, total, clock.seconds()).to_json())
             if stop.requested and not is_last:
                 run.event("preempted", f"saved step {step}")
                 raise Preempted(f"saved step {step} of {t.num_steps}")
@@ -177,7 +193,7 @@ def train(
     return TrainingResult(
         params=state.params,
         evaluation=evaluation,
-        ledger=ledger,
+        ledger=total_ledger(progress.ledger, ledger),
         train_seconds=clock.seconds(),
         compile_seconds=compiled.seconds,
         step_seconds=recorder.median_step_seconds(),
@@ -186,42 +202,74 @@ def train(
     )
 
 
-def check_corpus(config: RunConfig, corpus: Corpus) -> None:
-    """Raises InputError where config and corpus do not belong together."""
-    require(
-        config.model.vocab_size == corpus.tokenizer.vocab_size,
-        "model.vocab_size",
-        config.model.vocab_size,
-        f"the tokenizer's {corpus.tokenizer.vocab_size}",
-    )
+class _Unread(NamedTuple):
+    """A step whose metrics are still on the devices."""
+
+    step: int
+    metrics: StepMetrics
+    shape: tuple[int, int]
+    ledger: Ledger
+
+
+def check_corpora(config: RunConfig, corpora: Corpora) -> None:
+    """Raises InputError where config and corpora do not belong together."""
+    for corpus in corpora.values():
+        require(
+            config.model.vocab_size == corpus.tokenizer.vocab_size,
+            "model.vocab_size",
+            config.model.vocab_size,
+            f"the tokenizer's {corpus.tokenizer.vocab_size}",
+        )
+    repeat_warnings(config, training_rows(config, corpora))
+
+
+def places_trained_on(config: RunConfig, ledger: Ledger) -> int:
+    """Places of all batches that training computed, those without a token included."""
+    shape = OBJECTIVES[type(config.objective)].row_shape(config.objective, config.data.seq_len)
+    return ledger.places - ledger.rows * shape.overlap
 
 
 class CompiledSteps(NamedTuple):
-    """Train and evaluation step, compiled; how long that took, and the train step's memory."""
+    """Train steps by the shape of their batch, the evaluation step; how long compiling took, and
+    the memory of the largest train step."""
 
-    train_step: Any
+    train_steps: dict[tuple[int, int], Any]
     eval_step: Any
     seconds: float
     peak_bytes: int
 
+    def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        """The step compiled for a batch of this shape."""
+        return self.train_steps[batch.inputs.shape](state, batch)
+
 
 def compile_steps(config: RunConfig, mesh: Mesh) -> CompiledSteps:
-    """Compiles both steps for a mesh ahead of the first batch."""
+    """Compiles the steps for a mesh, for every batch shape of the run, ahead of the first batch."""
     start = time.perf_counter()
-    state, batch = abstract_state(config, mesh), abstract_batch(config, mesh)
-    train_step = make_train_step(config, mesh).lower(state, batch).compile()
+    state = abstract_state(config, mesh)
+    train_step, train_steps, peak_bytes = make_train_step(config, mesh), {}, 0
+    for shape in batch_shapes(config):
+        compiled = train_step.lower(state, abstract_batch(config, mesh, shape)).compile()
+        train_steps[shape] = compiled
+        if memory := compiled.memory_analysis():
+            bytes_needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+            peak_bytes = max(peak_bytes, bytes_needed)
+    batch = abstract_batch(config, mesh)
     eval_step = make_eval_step(config, mesh).lower(state.params, batch).compile()
-    memory = train_step.memory_analysis()
-    peak_bytes = memory.argument_size_in_bytes + memory.temp_size_in_bytes if memory else 0
-    return CompiledSteps(train_step, eval_step, time.perf_counter() - start, peak_bytes)
+    return CompiledSteps(train_steps, eval_step, time.perf_counter() - start, peak_bytes)
 
 
-def abstract_batch(config: RunConfig, mesh: Mesh) -> Batch:
-    """Shape, dtype and sharding of a batch's arrays."""
-    shape, sharding = (
-        (config.training.batch_size, config.data.seq_len),
-        batch_sharding(config, mesh),
-    )
+def batch_shapes(config: RunConfig) -> list[tuple[int, int]]:
+    """Rows and places a row of every batch that the run may meet."""
+    return [
+        (size, length) for size in config.training.batch_sizes for length in config.data.row_lengths
+    ]
+
+
+def abstract_batch(config: RunConfig, mesh: Mesh, shape: tuple[int, int] | None = None) -> Batch:
+    """Dtype and sharding of a batch's arrays, of the full batch's shape or of another."""
+    shape = shape or (config.training.batch_size, config.data.seq_len)
+    sharding = batch_sharding(config, mesh)
     dtypes = {name: np.int32 for name in Batch._fields} | {"loss_weights": np.float32}
     fields: dict[str, Any] = {
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
@@ -230,11 +278,9 @@ def abstract_batch(config: RunConfig, mesh: Mesh) -> Batch:
     return Batch(**fields)
 
 
-def _progress_at_start(source: RowSource) -> Progress:
-    ledger = Ledger(
-        rows_per_epoch=source.rows_per_epoch, dropped_per_epoch=source.dropped_per_epoch
-    )
-    return Progress(Cursor(), ledger, 0.0)
+def _shape(fed: Fed) -> tuple[int, int]:
+    rows, length = fed.batch.inputs.shape
+    return rows, length
 
 
 def _is_due(step: int, every: int) -> bool:

@@ -3,6 +3,8 @@
 import math
 import statistics
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 from configs.schema import RunConfig
 from planner.accounting import training_flops_per_token
@@ -10,6 +12,15 @@ from train.metrics import TensorBoard
 from train.progress import TrainingProgress
 from train.run_directory import RunDirectory
 from train.step import StepMetrics
+
+
+class _TimedStep(NamedTuple):
+    """Seconds a step took, and what it came to, places without tokens counted like tokens."""
+
+    seconds: float = 0.0
+    tokens: float = 0.0
+    flops: float = 0.0
+    flops_palm: float = 0.0
 
 
 class Clock:
@@ -41,26 +52,32 @@ class Recorder:
         clock: Clock,
         peak_flops: float,
     ):
-        seq_len = config.data.seq_len
-        self._flops = training_flops_per_token(config.model, seq_len).total
-        self._flops_palm = training_flops_per_token(config.model, seq_len, causal=False).total
-        self._batch_tokens = config.batch_tokens
+        self._model = config.model
         self._training, self._run, self._board = config.training, run, board
         self._clock, self._peak_flops = clock, peak_flops
         self._step_seconds: list[float] = []
-        self._since_log: list[float] = []
+        self._since_log: list[_TimedStep] = []
         self._last_read: float | None = None
 
     def pause(self) -> None:
         """Leaves out of the step times whatever happens until the next read."""
         self._last_read = None
 
-    def read(self, step: int, metrics: StepMetrics, tokens: int, bar: TrainingProgress) -> None:
+    def read(
+        self,
+        step: int,
+        metrics: StepMetrics,
+        shape: tuple[int, int],
+        trained_on: Callable[[], int],
+        bar: TrainingProgress,
+    ) -> None:
         """Waits for a step, and records it if its turn has come.
 
         Args:
           step: steps done once this one is.
-          tokens: trained on so far, this step included.
+          shape: rows and places a row of the step's batch.
+          trained_on: gives the tokens trained on so far, this step included; called where the step
+            is recorded, by all processes together.
 
         Raises:
           FloatingPointError: the loss is not finite.
@@ -69,26 +86,26 @@ class Recorder:
         now = time.perf_counter()
         if self._last_read is not None:
             self._step_seconds.append(now - self._last_read)
-            self._since_log.append(now - self._last_read)
+            self._since_log.append(self._timed(now - self._last_read, shape))
         self._last_read = now
         if not math.isfinite(values["loss"]):
             raise FloatingPointError(f"the loss of step {step} is {values['loss']}")
         if step % self._training.log_every and step not in (1, self._training.num_steps):
             return
-        seconds = statistics.fmean(self._since_log) if self._since_log else math.nan
+        timed = _TimedStep(*map(sum, zip(*self._since_log, strict=True)))  # type: ignore[arg-type]
+        steps = len(self._since_log)
         self._since_log.clear()
-        speed = self._batch_tokens / seconds
         record = {
             "step": step,
             "loss": values["loss"],
             "z_loss": values["z_loss"],
             "grad_norm": values["grad_norm"],
             "learning_rate": values["learning_rate"],
-            "tokens": tokens,
-            "step_seconds": _number(seconds),
-            "tokens_per_second": _number(speed),
-            "mfu": _number(speed * self._flops / self._peak_flops),
-            "mfu_palm": _number(speed * self._flops_palm / self._peak_flops),
+            "tokens": trained_on(),
+            "step_seconds": timed.seconds / steps if steps else None,
+            "tokens_per_second": timed.tokens / timed.seconds if steps else None,
+            "mfu": timed.flops / timed.seconds / self._peak_flops if steps else None,
+            "mfu_palm": timed.flops_palm / timed.seconds / self._peak_flops if steps else None,
             "train_seconds": self._clock.seconds(),
         }
         self._run.append("metrics.jsonl", record)
@@ -99,7 +116,9 @@ class Recorder:
         """Of all steps timed in this process; None before two steps were read."""
         return statistics.median(self._step_seconds) if self._step_seconds else None
 
-
-def _number(value: float) -> float | None:
-    """None for what could not be measured: JSON has no NaN."""
-    return value if math.isfinite(value) else None
+    def _timed(self, seconds: float, shape: tuple[int, int]) -> "_TimedStep":
+        rows, length = shape
+        flops = training_flops_per_token(self._model, length).total
+        palm = training_flops_per_token(self._model, length, causal=False).total
+        tokens = rows * length
+        return _TimedStep(seconds, tokens, tokens * flops, tokens * palm)

@@ -59,7 +59,6 @@ def make_gradients(
     not depend on how the batch was cut, up to the order of floating-point additions.
     """
     loss_sums = make_loss(config, mesh)
-    num_microbatches = config.training.num_microbatches
     constrain = Constrain(mesh, config.mesh.rules)
 
     def summed_loss(params: Params, batch: Batch) -> tuple[jax.Array, LossSums]:
@@ -69,6 +68,7 @@ def make_gradients(
     gradient_of_sum = jax.grad(summed_loss, has_aux=True)
 
     def gradients(params: Params, batch: Batch) -> tuple[Params, LossSums]:
+        num_microbatches = config.training.microbatches_of(len(batch.inputs))
         if num_microbatches == 1:
             gradient, sums = gradient_of_sum(params, batch)
         else:

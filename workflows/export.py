@@ -10,10 +10,10 @@ import tyro
 
 from configs.overrides import parse_command, reject_overrides
 from data.corpus import Corpus
+from data.dataset import open_corpora
 from export.write import ExportResult, export_run
 from train.run_directory import RunDirectory
 from workflows.load import Loaded, load, on_host
-from workflows.train import open_corpus_of
 
 PROG = "isoflop export"
 _LINES = 1000
@@ -40,7 +40,7 @@ def main(args: Sequence[str]) -> int:
     )
     reject_overrides(overrides, prog=PROG)
     run = RunDirectory.open(options.run)
-    corpus = open_corpus_of(run.config())
+    corpus = next(iter(open_corpora(run.config().data).values()))
     out = options.out or options.run / "export" / options.family
     result = export_loaded(load(options.run), corpus, out, options.family)
     if options.json:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.text import Text
@@ -14,8 +15,11 @@ from configs.errors import require
 from configs.overrides import apply_overrides, load_preset_or_file, parse_command
 from configs.schema import RunConfig
 from configs.serialize import read_json, write_json
-from data.corpus import Corpus, OtherCorpusError
+from data.corpus import Corpus
+from data.dataset import Corpora, open_corpora
 from data.held_out import compression_baselines
+from data.prepare import OtherCorpusError, Preparation
+from data.sources import open_source
 from inference.generate import generate
 from inference.sampling import Sampling
 from planner.plan import make_plan
@@ -30,9 +34,9 @@ from workflows.export import describe as describe_export
 from workflows.export import export_loaded, export_record
 from workflows.load import Loaded, load
 from workflows.plan import print_plan
+from workflows.prepare import corpus_name, prepare
 from workflows.prepare import describe as describe_corpus
-from workflows.prepare import prepare
-from workflows.train import create_run, finish_training, open_corpus_of
+from workflows.train import create_run, finish_training, verify
 
 PROG = "isoflop pretrain"
 DEFAULT_TIME = "6m"
@@ -52,11 +56,19 @@ class PretrainOptions(BudgetOptions):
     """
 
     source: str = "stdlib"
-    """`stdlib`, or a file, folder or glob of text or .jsonl."""
+    """Where the text is, as for `isoflop prepare`: `stdlib`, files, tfds:NAME, hf:NAME."""
     run: Path = Path("runs/pretrain")
     """Run directory to write."""
     corpora: Path = Path("corpora")
     """Folder under which the prepared corpus is kept."""
+    text_field: str = "text"
+    """Field, column or feature that holds the text, where documents are records."""
+    skip_problems: bool = False
+    """Count documents that cannot be read and go on, rather than stop at the first."""
+    workers: int = 0
+    """Processes that read and tokenize; 0: one a core."""
+    verify: Literal["quick", "full"] = "quick"
+    """full: read every byte of the corpus before the first step."""
     preset: str = "decoder_only"
     """What is no size (objective, norms, seeds) is taken from this preset or .json file."""
     family: str = "llama"
@@ -71,15 +83,18 @@ def main(args: Sequence[str]) -> int:
     console = Console(stderr=True, highlight=False)
     with RunDirectory(options.run) as run:
         if not run.exists():
-            corpus = _begin(options, overrides, run, console)
+            corpora = _begin(options, overrides, run, console)
         else:
             _require_same_command(options, overrides, run)
-            corpus = open_corpus_of(run.config())
+            corpora = open_corpora(run.config().data)
             console.print(f"{run.path} exists ({run.status}): going on with it")
+        if options.verify == "full":
+            verify(corpora, console)
         if run.status != "complete":
             console.rule("training", align="left")
-            if status := finish_training(run, run.config(), corpus, console):
+            if status := finish_training(run, run.config(), corpora, console):
                 return status
+        [corpus] = corpora.values()
         _use(options, run, corpus, console)
     print_comparison(read_run(run.path), Console(highlight=False))
     _print_samples(run, Console(highlight=False))
@@ -90,7 +105,7 @@ def main(args: Sequence[str]) -> int:
 
 def _begin(
     options: PretrainOptions, overrides: Sequence[str], run: RunDirectory, console: Console
-) -> Corpus:
+) -> Corpora:
     """Plans and prepares; afterwards the run directory says what the run is."""
     budget = options.budget(default_time=DEFAULT_TIME)
     template = apply_overrides(load_preset_or_file(options.preset), overrides)
@@ -110,7 +125,7 @@ def _begin(
 
     console.rule("preparing", align="left")
     start = time.perf_counter()
-    name = f"{Path(options.source).stem}-{vocab_size}"
+    name = f"{corpus_name(options.source)}-{vocab_size}"
     corpus = _prepare_beside_others(options, name, vocab_size, template.data.seed, console)
     console.print(describe_corpus(corpus, time.perf_counter() - start))
 
@@ -130,18 +145,26 @@ def _begin(
     print_plan(plan, console, corpus_tokens)
     run.write("plan.json", plan.to_json(corpus_tokens))
     run.write("summary.json", {"prepare_seconds": time.perf_counter() - start})
-    create_run(run, plan.config, corpus)
-    return corpus
+    corpora = {corpus.path.name: corpus}
+    create_run(run, plan.config, corpora)
+    return corpora
 
 
 def _prepare_beside_others(
     options: PretrainOptions, name: str, vocab_size: int, seed: int, console: Console
 ) -> Corpus:
     """The corpus in the first folder of the name that is free or holds it: NAME, NAME-2, …"""
+    source = open_source(options.source, text_field=options.text_field)
+    preparation = Preparation(
+        vocab_size=vocab_size,
+        seed=seed,
+        skip_problems=options.skip_problems,
+        workers=options.workers,
+    )
     for number in itertools.count(1):
         folder = options.corpora / (name if number == 1 else f"{name}-{number}")
         try:
-            return prepare(options.source, folder, vocab_size, seed, console)
+            return prepare(source, folder, preparation, console)
         except OtherCorpusError:
             continue
     raise AssertionError("unreachable")

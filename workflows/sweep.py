@@ -90,7 +90,7 @@ class Cell:
     @property
     def tokens(self) -> int:
         """Tokens trained on."""
-        return self.config.training.num_steps * self.config.batch_tokens
+        return self.config.total_places
 
     @property
     def flops(self) -> float:
@@ -119,7 +119,7 @@ def main(args: Sequence[str]) -> int:
         console.rule(f"run {number} of {len(cells)}, after {elapsed / 60:.1f} min", align="left")
         with RunDirectory(cell.folder) as run:
             if not run.exists():
-                create_run(run, cell.config, corpus)
+                create_run(run, cell.config, {corpus.path.name: corpus})
             require(
                 run.config() == cell.config,
                 "out",
@@ -127,7 +127,7 @@ def main(args: Sequence[str]) -> int:
                 "a run of this very sweep; its config differs: use another --out",
             )
             if run.status != "complete":
-                if status := finish_training(run, cell.config, corpus, console):
+                if status := finish_training(run, cell.config, {corpus.path.name: corpus}, console):
                     return status
             rows.append(row_of(cell, run, corpus))
         write_text(options.out / "runs.csv", as_csv(rows))

@@ -5,22 +5,25 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jax
 import tyro
 from rich.console import Console
+from rich.progress import Progress
 
+from configs.data_config import SingleCorpusConfig
 from configs.errors import InputError, require
 from configs.overrides import apply_overrides, load_preset_or_file, parse_command, reject_overrides
 from configs.schema import RunConfig
 from configs.serialize import fingerprint, save
-from data.corpus import Corpus, open_corpus
+from data.corpus import verify_corpus
+from data.dataset import Corpora, open_corpora
 from model.build import count_matmul_params, count_params
 from planner.accounting import training_flops_per_token
 from report.read import read_run
 from report.terminal import print_comparison
-from train.loop import TrainingResult, check_corpus, train
+from train.loop import TrainingResult, check_corpora, places_trained_on, train
 from train.mesh import make_mesh
 from train.metrics import peak_flops_per_second
 from train.preemption import EXIT_PREEMPTED, Preempted
@@ -41,8 +44,12 @@ class TrainOptions:
     """A run directory to resume, a preset (decoder_only/tiny), or a config's .json file."""
     run: Path | None = None
     """Where a new run is written; runs/NAME if not given."""
-    corpus: Path | None = None
-    """Folder `isoflop prepare` wrote; overrides the config's data.corpus."""
+    corpus: tuple[Path, ...] = ()
+    """Folder `isoflop prepare` wrote, in place of the config's data.corpus; for a mixture as many
+    as it has, in its order."""
+    verify: Literal["quick", "full"] = "quick"
+    """full: read every byte of the corpora before the first step; quick: sizes, file ends, the
+    tokenizer, and every chunk when it is read."""
 
 
 def main(args: Sequence[str]) -> int:
@@ -54,54 +61,74 @@ def main(args: Sequence[str]) -> int:
     if (Path(options.target) / "run.json").is_file():
         reject_overrides(overrides, prog=f"{PROG} RUN (a run's config is fixed)")
         run = RunDirectory(Path(options.target))
-        config = run.config()
-        if options.corpus is not None:  # the corpus may have moved; its hash is checked
-            config = replace(config, data=replace(config.data, corpus=str(options.corpus)))
+        config = with_corpora(run.config(), options.corpus)  # they may have moved; hashes tell
     elif Path(options.target).is_dir():
         raise InputError(
             f"target: got {options.target}, expected a run directory (with a run.json)"
         )
     else:
         config = load_preset_or_file(options.target)
-        if options.corpus is not None:
-            config = replace(config, data=replace(config.data, corpus=str(options.corpus)))
-        config = apply_overrides(config, overrides)
+        config = with_corpora(apply_overrides(config, overrides), options.corpus)
         run = RunDirectory(options.run or Path("runs") / config.name)
         require(
             not run.exists(), "run", str(run.path), "a new folder; to resume: isoflop train RUN"
         )
-    corpus = open_corpus_of(config)
+    corpora = open_corpora(config.data)
+    if options.verify == "full":
+        verify(corpora, console)
     with run:
         if not run.exists():
-            create_run(run, config, corpus)
-        status = finish_training(run, config, corpus, console)
+            create_run(run, config, corpora)
+        status = finish_training(run, config, corpora, console)
     if status == 0:
         print_comparison(read_run(run.path), Console())
     return status
 
 
-def open_corpus_of(config: RunConfig) -> Corpus:
-    """The corpus a config names. Raises InputError if it names none or a damaged one."""
-    require(bool(config.data.corpus), "data.corpus", config.data.corpus, "a prepared corpus")
-    return open_corpus(Path(config.data.corpus))
+def with_corpora(config: RunConfig, folders: Sequence[Path]) -> RunConfig:
+    """The config with its corpora in other folders; as it is where none are given.
+
+    Raises:
+      InputError: another number of folders than the config has corpora.
+    """
+    if not folders:
+        return config
+    paths = tuple(map(str, folders))
+    if isinstance(config.data.mixture, SingleCorpusConfig):
+        require(len(paths) == 1, "corpus", paths, "one folder, or a config with a mixture")
+        return replace(config, data=replace(config.data, corpus=paths[0]))
+    expected = len(config.data.corpora)
+    require(len(paths) == expected, "corpus", paths, f"the mixture's {expected} folders, in order")
+    mixture = replace(config.data.mixture, corpora=paths)
+    return replace(config, data=replace(config.data, mixture=mixture))
 
 
-def create_run(run: RunDirectory, config: RunConfig, corpus: Corpus) -> None:
+def verify(corpora: Corpora, console: Console) -> None:
+    """Reads every byte of the corpora. Raises InputError where one is damaged."""
+    with Progress(console=console, transient=True) as bar:
+        for name, corpus in corpora.items():
+            task = bar.add_task(f"verifying {name}", total=1.0)
+            verify_corpus(corpus.path, lambda done, task=task: bar.update(task, completed=done))
+
+
+def create_run(run: RunDirectory, config: RunConfig, corpora: Corpora) -> None:
     """Writes what a run is before it starts, once everything that can be checked was."""
-    check_corpus(config, corpus)
+    check_corpora(config, corpora)
     make_mesh(config.mesh)
     save(config, run.config_file)
-    run.tokenizer.write_bytes(corpus.tokenizer.model_bytes)
-    run.write("fingerprint.json", fingerprint_of(config, corpus))
+    run.tokenizer.write_bytes(next(iter(corpora.values())).tokenizer.model_bytes)
+    run.write("fingerprint.json", fingerprint_of(config, corpora))
     run.create(config.name)
 
 
-def finish_training(run: RunDirectory, config: RunConfig, corpus: Corpus, console: Console) -> int:
+def finish_training(
+    run: RunDirectory, config: RunConfig, corpora: Corpora, console: Console
+) -> int:
     """Trains to the end and writes summary.json; 143 if a signal stopped it after a save."""
-    require_same_corpus(run, corpus)
+    require_same_corpora(run, corpora)
     peak, _ = peak_flops_per_second(jax.devices())
     try:
-        result = train(config, run, corpus, peak_flops=peak, console=console)
+        result = train(config, run, corpora, peak_flops=peak, console=console)
     except Preempted as stopped:
         console.print(f"  stopped: {stopped}; the same command goes on from there")
         return EXIT_PREEMPTED
@@ -120,7 +147,7 @@ def summary(
 ) -> dict[str, object]:
     """The measured side of the plan (docs/run_directory.md); keeps what others added to it."""
     earlier = run.read("summary.json") if run.has("summary.json") else {}
-    tokens = result.ledger.rows * config.data.seq_len
+    tokens = places_trained_on(config, result.ledger)
     per_token = training_flops_per_token(config.model, config.data.seq_len).total
     palm = training_flops_per_token(config.model, config.data.seq_len, causal=False).total
     step_seconds = result.step_seconds or earlier.get("step_seconds")
@@ -147,19 +174,29 @@ def summary(
     }
 
 
-def fingerprint_of(config: RunConfig, corpus: Corpus) -> dict[str, object]:
-    """What the run's numbers depend on: config, corpus, tokenizer, versions, devices."""
+def fingerprint_of(config: RunConfig, corpora: Corpora) -> dict[str, object]:
+    """What the run's numbers depend on: config, corpora, tokenizer, versions, devices."""
     versions = {name: importlib.metadata.version(name) for name in _VERSIONED}
+    first = next(iter(corpora.values()))
     return {
         "config": fingerprint(config),
-        "corpus": {"path": config.data.corpus, "sha": corpus.sha},
-        "tokenizer": corpus.tokenizer.sha,
+        "corpora": [
+            {"name": name, "path": str(corpus.path), "sha": corpus.sha}
+            for name, corpus in corpora.items()
+        ],
+        "tokenizer": first.tokenizer.sha,
         "versions": {"python": platform.python_version()} | versions,
         "devices": [device.device_kind for device in jax.devices()],
     }
 
 
-def require_same_corpus(run: RunDirectory, corpus: Corpus) -> None:
-    """Raises InputError if the corpus is not the one the run began with."""
-    expected = run.read("fingerprint.json")["corpus"]["sha"]
-    require(corpus.sha == expected, "data.corpus", corpus.sha, f"the run's corpus {expected}")
+def require_same_corpora(run: RunDirectory, corpora: Corpora) -> None:
+    """Raises InputError if the corpora are not those the run began with."""
+    began_with = run.read("fingerprint.json")["corpora"]
+    for entry, corpus in zip(began_with, corpora.values(), strict=True):
+        require(
+            corpus.sha == entry["sha"],
+            "data.corpus",
+            corpus.sha,
+            f"{entry['sha']}, the corpus {entry['name']!r} that the run began with",
+        )

@@ -1,5 +1,7 @@
 """Causal language modelling: predict each token from those before it in its own document."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from configs.schema import CausalLMConfig
@@ -7,7 +9,9 @@ from data.objectives.example import Example
 from data.packing import Row
 
 
-def causal_lm(config: CausalLMConfig, row: Row, rng: np.random.Generator) -> Example:
+def causal_lm(
+    config: CausalLMConfig, row: Row, generator: Callable[[], np.random.Generator]
+) -> Example:
     """Shifts a row by one token; the first token of a document is nobody's target.
 
     Before (2 is <s>, 3 is </s>):
@@ -24,12 +28,12 @@ def causal_lm(config: CausalLMConfig, row: Row, rng: np.random.Generator) -> Exa
     Args:
         config: has no settings.
         row: L + 1 tokens; a segment id of 0 marks padding, whose targets do not count either.
-        rng: unused, nothing is drawn.
+        generator: unused, nothing is drawn.
 
     Returns:
         The example, fields [L].
     """
-    del config, rng
+    del config, generator
     same_document = row.segment_ids[1:] == row.segment_ids[:-1]
     return Example(
         inputs=row.tokens[:-1],

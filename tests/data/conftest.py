@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from data.corpus import prepare_corpus
-from data.sources import Document
+from data.prepare import Preparation, prepare_corpus
+from data.sources import Document, Problems
 
 # What breaks tokenizers: control characters, specials spelled out, SentencePiece's own space mark,
 # combining marks, joiners, surrogate-range neighbours, every kind of line end.
@@ -28,19 +28,39 @@ NASTY_TEXTS = [
 ]
 
 
-class ListSource:
-    """Documents from a list; those whose id starts with "held" are held out."""
+class ListShard:
+    """Documents from a list, as (id, text)."""
 
     name = "list"
 
-    def __init__(self, documents: list[Document]):
+    def __init__(self, documents: list[tuple[str, str]]):
         self._documents = documents
 
-    def documents(self):
-        return iter(self._documents)
+    def documents(self, problems: Problems):
+        for name, text in self._documents:
+            if text.strip():
+                yield Document(name, text.encode())
 
-    def is_held_out(self, document_id: str) -> bool:
-        return document_id.startswith("held")
+
+class ListSource:
+    """Documents from a list; those whose id starts with "held" are held out."""
+
+    kind = "list"
+
+    def __init__(self, documents: list[tuple[str, str]], *, num_shards: int = 1, pinned=True):
+        self._documents, self._num_shards = documents, num_shards
+        held_out = frozenset(name for name, _ in documents if name.startswith("held"))
+        self.pinned_held_out = held_out if pinned else None
+
+    def shards(self):
+        bounds = [len(self._documents) * i // self._num_shards for i in range(self._num_shards + 1)]
+        return [ListShard(self._documents[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+
+    def size_bytes(self) -> int:
+        return sum(len(text.encode()) for _, text in self._documents)
+
+    def signature(self) -> None:
+        return None
 
     def describe(self) -> dict[str, str]:
         return {"kind": "list"}
@@ -56,9 +76,24 @@ class ArrayStream:
     def num_tokens(self) -> int:
         return len(self._tokens)
 
+    @property
+    def num_documents(self) -> int:
+        return int(self._starts.sum())
+
     def read(self, start: int, length: int):
         index = (start + np.arange(length)) % len(self._tokens)
         return self._tokens[index], self._starts[index]
+
+    def document_starts(self, start: int, stop: int):
+        index = np.arange(start, stop)
+        return index[self._starts[index % len(self._tokens)]]
+
+    def document_offset(self, offset: int) -> int:
+        offset %= len(self._tokens)
+        return offset - int(np.flatnonzero(self._starts[: offset + 1])[-1])
+
+    def document_start(self, number: int) -> int:
+        return int(np.flatnonzero(self._starts)[number])
 
 
 def sentences(count: int, seed: int) -> str:
@@ -70,10 +105,10 @@ def sentences(count: int, seed: int) -> str:
 
 
 def make_source(num_train: int = 30, lines: int = 60) -> ListSource:
-    train = [Document(f"train/{i}", sentences(lines, seed=i)) for i in range(num_train)]
-    nasty = [Document(f"train/nasty{i}", t) for i, t in enumerate(NASTY_TEXTS) if t.strip()]
-    held = [Document(f"held/{i}", sentences(5 + 4 * i, seed=1000 + i)) for i in range(5)]
-    return ListSource([*train, *nasty, *held, Document("held/nasty", "".join(NASTY_TEXTS))])
+    train = [(f"train/{i}", sentences(lines, seed=i)) for i in range(num_train)]
+    nasty = [(f"train/nasty{i}", t) for i, t in enumerate(NASTY_TEXTS) if t.strip()]
+    held = [(f"held/{i}", sentences(5 + 4 * i, seed=1000 + i)) for i in range(5)]
+    return ListSource([*train, *nasty, *held, ("held/nasty", "".join(NASTY_TEXTS))])
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +118,8 @@ def source():
 
 @pytest.fixture(scope="session")
 def corpus(source, tmp_path_factory):
-    return prepare_corpus(source, tmp_path_factory.mktemp("corpus"), vocab_size=600, seed=3)
+    preparation = Preparation(vocab_size=600, seed=3)
+    return prepare_corpus(source, tmp_path_factory.mktemp("corpus"), preparation)
 
 
 @pytest.fixture(scope="session")
@@ -91,13 +127,13 @@ def nasty_texts():
     return NASTY_TEXTS
 
 
+def build_stream(lengths: list[int]) -> ArrayStream:
+    """An in-memory stream of documents of these lengths; tokens are their own offsets."""
+    starts = np.zeros(sum(lengths), bool)
+    starts[np.cumsum([0, *lengths[:-1]])] = True
+    return ArrayStream(np.arange(sum(lengths)), starts)
+
+
 @pytest.fixture(scope="session")
 def array_stream():
-    """Builds an in-memory stream from document lengths; tokens are their own offsets."""
-
-    def build(lengths: list[int]) -> ArrayStream:
-        starts = np.zeros(sum(lengths), bool)
-        starts[np.cumsum([0, *lengths[:-1]])] = True
-        return ArrayStream(np.arange(sum(lengths)), starts)
-
-    return build
+    return build_stream

@@ -2,16 +2,21 @@ import numpy as np
 
 from configs.schema import CausalLMConfig
 from data.objectives import OBJECTIVES
-from data.packing import Row
+from data.packing import Row, RowCounts
 
 
 def _row(tokens, segment_ids, positions):
-    return Row(*(np.array(field, np.int32) for field in (tokens, segment_ids, positions)))
+    fields = (np.array(field, np.int32) for field in (tokens, segment_ids, positions))
+    return Row(*fields, RowCounts(0, 0, 0, 0, 0), 0)
+
+
+def _causal_lm(row):
+    return OBJECTIVES[CausalLMConfig].transform(CausalLMConfig(), row, lambda: None)
 
 
 def test_causal_lm_shifts_by_one_and_never_predicts_a_document_start():
     row = _row([7, 8, 3, 2, 9, 3], [1, 1, 1, 2, 2, 2], [0, 1, 2, 0, 1, 2])
-    example = OBJECTIVES[CausalLMConfig](CausalLMConfig(), row, np.random.default_rng(0))
+    example = _causal_lm(row)
     assert example.inputs.tolist() == [7, 8, 3, 2, 9]
     assert example.targets.tolist() == [8, 3, 2, 9, 3]
     assert example.loss_weights.tolist() == [1, 1, 0, 1, 1]
@@ -22,5 +27,5 @@ def test_causal_lm_shifts_by_one_and_never_predicts_a_document_start():
 
 def test_causal_lm_gives_padding_no_weight():
     row = _row([7, 8, 0, 0], [1, 1, 0, 0], [0, 1, 0, 0])
-    example = OBJECTIVES[CausalLMConfig](CausalLMConfig(), row, np.random.default_rng(0))
+    example = _causal_lm(row)
     assert example.loss_weights.tolist() == [1, 0, 0]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from data.corpus import prepare_corpus
+from data.prepare import Preparation, prepare_corpus
 from data.sources import open_source
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,5 +101,5 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = [f"def add_{number}_{i}(x, y={i}):\n    return x + y * {i % 7}" for i in range(30)]
         (folder / f"document_{number}.py").write_text("\n\n".join(lines) + "\n")
     out = tmp_path_factory.mktemp("corpora") / "tiny"
-    prepare_corpus(open_source(str(folder)), out, vocab_size=400, seed=0)
+    prepare_corpus(open_source(str(folder)), out, Preparation(vocab_size=400, seed=0))
     return out

@@ -5,7 +5,7 @@ import numpy as np
 
 from configs.schema import AttentionConfig, CausalLMConfig
 from data.objectives import OBJECTIVES
-from data.packing import pack_row
+from data.packing import RowShape, slice_row
 from tests.model.samples import (
     Rows,
     logits_and_gradient,
@@ -42,8 +42,11 @@ def test_a_row_of_the_data_room_gives_documents_the_logits_they_have_alone():
     params = random_params(config)
     documents = [[2, 9, 8, 7, 6, 3], [2, 30, 31, 32, 33, 3], [2, 40, 41, 42, 43]]
     stream = np.array(sum(documents, []), np.int32)
-    row = pack_row(stream, stream == 2)
-    example = OBJECTIVES[CausalLMConfig](CausalLMConfig(), row, np.random.default_rng())
+    shape = RowShape(len(stream), overlap=1)
+    row = slice_row(stream, stream == 2, shape=shape, documents="separate", epoch=0)
+    example = OBJECTIVES[CausalLMConfig].transform(
+        CausalLMConfig(), row, lambda: np.random.default_rng()
+    )
     rows = Rows(example.inputs[None], example.positions[None], example.segment_ids[None])
     packed = logits_of(config, params, rows)
     for begin in (0, 6):

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from data.corpus import Corpus, prepare_corpus
+from data.corpus import Corpus
+from data.prepare import Preparation, prepare_corpus
 from data.sources.text_files import TextFilesSource
 
 VOCAB_SIZE = 320
@@ -25,4 +26,4 @@ def corpus(tmp_path_factory) -> Corpus:
     texts = tmp_path_factory.mktemp("texts")
     write_texts(texts)
     out = tmp_path_factory.mktemp("corpus")
-    return prepare_corpus(TextFilesSource(str(texts)), out, vocab_size=VOCAB_SIZE)
+    return prepare_corpus(TextFilesSource(str(texts)), out, Preparation(vocab_size=VOCAB_SIZE))

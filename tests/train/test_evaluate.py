@@ -32,7 +32,7 @@ def evaluated(
     return evaluate(
         step,
         jax.device_put(params, step.input_shardings[0][0]),
-        corpus,
+        {"corpus": corpus},
         seq_len=config.data.seq_len,
         batch_size=batch_size,
         sharding=sharding,
@@ -113,3 +113,27 @@ def test_a_cap_scores_the_first_whole_documents(corpus, params):
     assert evaluation.documents == 1
     assert evaluation.tokens == len(first.tokens)
     assert evaluation.bytes == first.num_bytes
+
+
+def test_several_corpora_are_scored_together_and_each_on_its_own(corpus, params):
+    config = run_config(corpus)
+    mesh = mesh_of(config)
+    row = np.zeros((8, config.data.seq_len), np.int32)
+    batch = Batch(row, row, row.astype(np.float32), row, row)
+    step = make_eval_step(config, mesh).lower(params, batch).compile(QUICK_COMPILE)
+    placed = jax.device_put(params, step.input_shardings[0][0])
+    both = evaluate(
+        step,
+        placed,
+        {"a": corpus, "b": corpus},
+        seq_len=config.data.seq_len,
+        batch_size=8,
+        sharding=batch_sharding(config, mesh),
+    )
+    alone = evaluated(corpus, params)
+    assert alone.corpora == {}
+    assert both.tokens == 2 * alone.tokens and both.bytes == 2 * alone.bytes
+    assert both.bits_per_byte == pytest.approx(alone.bits_per_byte, rel=1e-12)
+    for name in ("a", "b"):
+        assert both.corpora[name]["bits_per_byte"] == pytest.approx(alone.bits_per_byte, rel=1e-12)
+        assert both.corpora[name]["tokens"] == alone.tokens

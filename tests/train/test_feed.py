@@ -6,8 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from configs.schema import CausalLMConfig, MeshConfig
-from data.batches import Cursor, RowSource
+from configs.data_config import ConcatenateConfig, DataConfig
+from configs.schema import CausalLMConfig, MeshConfig, TrainingConfig
+from data.batches import Cursor
+from data.dataset import make_packing
+from data.ledger import Ledger
+from data.rows import RowSource
 from tests.train.samples import BATCH_SIZE, SEQ_LEN, mesh_of, random_batch, tiny_run
 from train.feed import feed, put_batch
 from train.step import batch_sharding
@@ -24,23 +28,35 @@ class NumberedTokens:
     """A stream whose tokens are their own offsets; a document every 11 tokens."""
 
     num_tokens = 1000
+    num_documents = 91
 
     def read(self, start: int, length: int) -> tuple[np.ndarray, np.ndarray]:
         index = ((start + np.arange(length)) % self.num_tokens).astype(np.int32)
         return index, index % 11 == 0
 
+    def document_starts(self, start: int, stop: int) -> np.ndarray:
+        index = np.arange(start, stop)
+        return index[index % self.num_tokens % 11 == 0]
+
+    def document_offset(self, offset: int) -> int:
+        return offset % self.num_tokens % 11
+
+    def document_start(self, number: int) -> int:
+        return 11 * number
+
 
 @pytest.fixture(scope="module")
 def source():
-    return RowSource(NumberedTokens(), seq_len=SEQ_LEN, seed=4, objective=CausalLMConfig())
+    data = DataConfig(seq_len=SEQ_LEN, seed=4, packing=ConcatenateConfig())
+    packing = make_packing(data, NumberedTokens(), CausalLMConfig())
+    return RowSource({"numbers": packing}, seed=4, objective=CausalLMConfig())
 
 
-def fed(source, cursor: Cursor, num_batches: int, mesh: MeshConfig = MESHES[0]):
+def fed(source, cursor: Cursor, num_batches: int, mesh: MeshConfig = MESHES[0], **kwargs):
     config = tiny_run(mesh=mesh)
     sharding = batch_sharding(config, mesh_of(config))
-    return list(
-        feed(source, cursor, batch_size=BATCH_SIZE, num_batches=num_batches, sharding=sharding)
-    )
+    training = TrainingConfig(num_steps=max(1, num_batches), batch_size=BATCH_SIZE)
+    return list(feed(source, cursor, training, sharding=sharding, **({"first_step": 0} | kwargs)))
 
 
 def assert_same(batches, others):
@@ -56,7 +72,7 @@ def test_batches_are_the_rows_in_order(source):
     for number, one in enumerate(fed(source, Cursor(), 5)):
         rows = np.arange(BATCH_SIZE * number, BATCH_SIZE * (number + 1))
         np.testing.assert_array_equal(one.rows, rows)
-        expected = source.batch(rows)
+        expected = source.batch(rows).batch
         for on_devices, on_host, field in zip(one.batch, one.host, expected, strict=True):
             assert on_devices.dtype == field.dtype
             np.testing.assert_array_equal(on_devices, field)
@@ -88,24 +104,25 @@ def test_skipped_rows_are_passed_over(source):
     expected = [*range(4), *range(10, 20), 21, 22]
     np.testing.assert_array_equal(rows, expected)
     assert batches[-1].cursor.next_row == 23
-    second = source.batch([*range(14, 20), 21, 22])
+    second = source.batch([*range(14, 20), 21, 22]).batch
     np.testing.assert_array_equal(batches[1].host.inputs, second.inputs)
 
 
 def test_rows_go_on_into_the_next_epoch(source):
-    last = source.rows_per_epoch - 3
+    last = source.facts[0].rows_per_epoch - 3
     (one,) = fed(source, Cursor(last), 1)
     np.testing.assert_array_equal(one.rows, np.arange(last, last + BATCH_SIZE))
 
 
 def test_no_batches_left_is_an_empty_feed(source):
-    assert fed(source, Cursor(16), 0) == []
+    assert fed(source, Cursor(16), 1, first_step=1) == []
 
 
 def test_a_feed_may_be_left_early(source):
     config = tiny_run()
     sharding = batch_sharding(config, mesh_of(config))
-    batches = feed(source, Cursor(), batch_size=BATCH_SIZE, num_batches=50, sharding=sharding)
+    training = TrainingConfig(num_steps=50, batch_size=BATCH_SIZE)
+    batches = feed(source, Cursor(), training, first_step=0, sharding=sharding)
     assert [int(one.rows[0]) for one in islice(batches, 2)] == [0, BATCH_SIZE]
 
 
@@ -114,3 +131,32 @@ def test_a_whole_batch_is_put_onto_the_devices_unchanged():
     batch = random_batch(config)
     on_devices = put_batch(batch, batch_sharding(config, mesh_of(config)))
     jax.tree.map(np.testing.assert_array_equal, on_devices, batch)
+
+
+@pytest.mark.parametrize("mesh", [MeshConfig(data=8), MeshConfig(data=2, tensor=4)])
+@pytest.mark.parametrize("num_threads", [0, 1, 4])
+def test_each_row_is_counted_once_however_often_it_is_held(source, mesh, num_threads):
+    batches = fed(source, Cursor(), 5, mesh, num_threads=num_threads)
+    ledger = Ledger(facts=source.facts)
+    for one in batches:
+        ledger = ledger.add(one.entries)
+    assert ledger.rows == 5 * BATCH_SIZE
+    assert ledger.tokens_read == 5 * BATCH_SIZE * SEQ_LEN
+
+
+def test_batch_warm_up_serves_the_same_rows_in_batches_that_grow(source):
+    config = tiny_run(mesh=MeshConfig(data=4))
+    sharding = batch_sharding(config, mesh_of(config))
+    training = TrainingConfig(
+        num_steps=6, batch_size=16, batch_warmup=(4, 8), batch_warmup_steps=(2, 3)
+    )
+    batches = list(feed(source, Cursor(2), training, first_step=0, sharding=sharding))
+    assert [len(one.rows) for one in batches] == [4, 4, 8, 8, 8, 16]
+    np.testing.assert_array_equal(np.concatenate([one.rows for one in batches]), 2 + np.arange(48))
+    assert training.rows_before(6) == 48
+    for step in range(1, 6):
+        cursor = batches[step - 1].cursor
+        assert_same(
+            list(feed(source, cursor, training, first_step=step, sharding=sharding)),
+            batches[step:],
+        )

@@ -41,9 +41,14 @@ def compiled_once():
 
     @cache
     def compile_steps(config, mesh):
-        state, batch = abstract_state(config, mesh), loop.abstract_batch(config, mesh)
+        state, train_steps = abstract_state(config, mesh), {}
+        for shape in loop.batch_shapes(config):
+            batch = loop.abstract_batch(config, mesh, shape)
+            step = make_train_step(config, mesh).lower(state, batch)
+            train_steps[shape] = step.compile(QUICK_COMPILE)
+        batch = loop.abstract_batch(config, mesh, loop.batch_shapes(config)[-1])
         return loop.CompiledSteps(
-            make_train_step(config, mesh).lower(state, batch).compile(QUICK_COMPILE),
+            train_steps,
             make_eval_step(config, mesh).lower(state.params, batch).compile(QUICK_COMPILE),
             seconds=1.0,
             peak_bytes=1000,
@@ -61,7 +66,8 @@ def test_compiling_is_timed_and_tells_the_memory_a_device_needs(corpus):
     mesh = mesh_of(config)
     compiled = compile_steps(config, mesh)
     assert compiled.seconds > 0
-    state, batch = abstract_state(config, mesh), loop.abstract_batch(config, mesh)
+    state = abstract_state(config, mesh)
+    batch = loop.abstract_batch(config, mesh, (8, config.data.seq_len))
     arguments = sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves((state, batch))
@@ -74,7 +80,7 @@ def train(config: RunConfig, path: Path, corpus) -> loop.TrainingResult:
     with RunDirectory(path) as run:
         run.create("test")
         console = Console(file=io.StringIO())
-        return loop.train(config, run, corpus, peak_flops=1e9, console=console)
+        return loop.train(config, run, {"corpus": corpus}, peak_flops=1e9, console=console)
 
 
 def lines(path: Path, name: str) -> list[dict[str, Any]]:

@@ -80,10 +80,10 @@ def recorder(tmp_path, seconds):
     run, board, bar = RunDirectory(tmp_path), TensorBoard(tmp_path / "board"), Bar()
     made = Recorder(config, run, board, Clock(already=7.0), peak_flops=1e9)
 
-    def read(step: int, after: float, loss: float = 2.0) -> None:
+    def read(step: int, after: float, loss: float = 2.0, shape=(8, 16)) -> None:
         seconds.value += after
         metrics = StepMetrics(*map(jnp.float32, (loss, 3.0, 0.5, 0.01, 100.0)))
-        made.read(step, metrics, 100 * step, bar)
+        made.read(step, metrics, shape, lambda: 100 * step, bar)
 
     def records() -> list[dict]:
         path = tmp_path / "metrics.jsonl"
@@ -112,6 +112,19 @@ def test_a_record_says_how_fast_the_steps_since_the_last_one_were(recorder):
     assert (fourth["loss"], fourth["z_loss"], fourth["grad_norm"]) == (2.0, 3.0, 0.5)
     assert recorder.made.median_step_seconds() == 1.0
     assert recorder.bar.records == recorder.records()
+
+
+def test_speed_counts_the_places_of_batches_of_several_shapes(recorder):
+    recorder.read(1, 1.0)
+    recorder.read(2, 1.0)
+    recorder.read(3, 0.5, shape=(4, 16))
+    recorder.read(4, 1.5, shape=(8, 32))
+    record = recorder.records()[-1]
+    assert record["tokens_per_second"] == pytest.approx((4 * 16 + 8 * 32) / 2.0)
+    model = recorder.config.model
+    flops = 4 * 16 * training_flops_per_token(model, 16).total
+    flops += 8 * 32 * training_flops_per_token(model, 32).total
+    assert record["mfu"] == pytest.approx(flops / 2.0 / 1e9)
 
 
 def test_train_seconds_go_on_counting_from_before_a_restart(recorder):

@@ -1,0 +1,139 @@
+"""From a run's config to the rows it trains on: corpora opened and checked, mixed and packed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from configs.data_config import (
+    BestFitConfig,
+    ConcatenateConfig,
+    DataConfig,
+    LengthBucketsConfig,
+    ProportionalMixtureConfig,
+    WeightedMixtureConfig,
+)
+from configs.errors import InputError, require
+from configs.schema import RunConfig, TrainingConfig
+from data.best_fit import BestFit
+from data.concatenate import Concatenate
+from data.corpus import Corpus, open_corpus
+from data.length_buckets import LengthBuckets
+from data.mixture import (
+    REPEATS_NEARLY_FREE,
+    Assignment,
+    epochs_ahead,
+    proportional_weights,
+)
+from data.objectives import OBJECTIVES, ObjectiveConfig
+from data.packing import Packing
+from data.rows import RowSource
+from data.token_stream import TokenSource
+
+Corpora = Mapping[str, Corpus]
+
+
+def open_corpora(config: DataConfig) -> dict[str, Corpus]:
+    """Opens the corpora a config names: name -> corpus, in order.
+
+    A corpus's name is its folder's, or the whole path where two folders share a name.
+
+    Raises:
+        InputError: none is named, one is damaged, or their tokenizers differ.
+    """
+    require(bool(config.corpora), "data.corpus", "", "a prepared corpus")
+    folders = [Path(path) for path in config.corpora]
+    names = [folder.name for folder in folders]
+    corpora = {
+        name if names.count(name) == 1 else str(folder): open_corpus(folder)
+        for name, folder in zip(names, folders, strict=True)
+    }
+    first, *others = corpora
+    for other in others:
+        if corpora[other].tokenizer.sha != corpora[first].tokenizer.sha:
+            raise InputError(
+                f"data.mixture.corpora: got other tokenizers in {first!r} and {other!r}, expected "
+                f"the same (isoflop prepare ... --tokenizer {corpora[first].path})"
+            )
+    return corpora
+
+
+def make_packing(config: DataConfig, stream: TokenSource, objective: ObjectiveConfig) -> Packing:
+    """The rows of one stream as `config.packing` makes them, shaped for the objective.
+
+    Raises:
+        InputError: rows of that length cannot be made of the stream.
+    """
+    shape = OBJECTIVES[type(objective)].row_shape(objective, config.seq_len)
+    packing, seed = config.packing, config.seed
+    match packing:
+        case ConcatenateConfig():
+            return Concatenate(packing, stream, shape, seq_len=config.seq_len, seed=seed)
+        case BestFitConfig():
+            return BestFit(packing, stream, shape, seq_len=config.seq_len, seed=seed)
+        case LengthBucketsConfig():
+            return LengthBuckets(packing, stream, shape, row_lengths=config.row_lengths, seed=seed)
+
+
+def training_rows(config: RunConfig, corpora: Corpora) -> RowSource:
+    """The rows a run trains on.
+
+    Raises:
+        InputError: rows of that length cannot be made of a corpus.
+    """
+    streams = {name: corpus.stream("train") for name, corpus in corpora.items()}
+    return RowSource(
+        {
+            name: make_packing(config.data, stream, config.objective)
+            for name, stream in streams.items()
+        },
+        seed=config.data.seed,
+        objective=config.objective,
+        assignment=_assignment(
+            config.data, config.training, [s.num_tokens for s in streams.values()]
+        ),
+    )
+
+
+def repeat_warnings(config: RunConfig, source: RowSource) -> list[str]:
+    """A sentence for each corpus that the whole run reads more than four times.
+
+    Raises:
+        InputError: one would be read more often than data.max_epochs.
+    """
+    num_rows = config.training.rows_before(config.training.num_steps)
+    facts = source.facts
+    rows_per_epoch = [corpus.rows_per_epoch for corpus in facts]
+    if source.assignment is None:
+        epochs = [num_rows / rows_per_epoch[0]]
+    else:
+        epochs = epochs_ahead(source.assignment, num_rows, rows_per_epoch)
+    warnings = []
+    for corpus, times in zip(facts, epochs, strict=True):
+        require(
+            not 0 < config.data.max_epochs < times,
+            "data.max_epochs",
+            config.data.max_epochs,
+            f"{times:.2f} or more: this run reads {corpus.name} that often (fewer steps, more "
+            "text, or a smaller weight)",
+        )
+        if times > REPEATS_NEARLY_FREE:
+            warnings.append(
+                f"{corpus.name} will be read {times:.1f} times: beyond {REPEATS_NEARLY_FREE} "
+                "epochs, repeated text is worth less than new (Muennighoff et al. 2023)"
+            )
+    return warnings
+
+
+def _assignment(
+    config: DataConfig, training: TrainingConfig, sizes: list[int]
+) -> Assignment | None:
+    mixture = config.mixture
+    match mixture:
+        case WeightedMixtureConfig():
+            starts = [0, *(training.rows_before(step) for step in mixture.stage_steps)]
+            return Assignment(mixture.stages, starts)
+        case ProportionalMixtureConfig():
+            weights = proportional_weights(
+                sizes, temperature=mixture.temperature, cap=mixture.cap_tokens or None
+            )
+            return Assignment([weights])
+    return None

@@ -1,0 +1,588 @@
+"""Preparing a corpus: any amount of text to token chunks, in memory that does not grow with it.
+
+1. read: the source's shards are spooled to disk in parallel, each document under a hash of its
+   text (spool.py).
+2. order: buckets of the spool are sorted; that is the shuffle, and it shows exact duplicates.
+3. tokenizer: trained on a sample of the training text, or taken from elsewhere.
+4. encode: buckets become tokens, in parallel (encode.py).
+5. write: their tokens become chunks in ArrayRecord files, as they come; the card comes last.
+
+What is read and encoded lies under OUT/.preparing until the corpus is whole. A preparation that
+was interrupted goes on from there, if the source's files have not changed since.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from configs.errors import InputError, require
+from configs.serialize import write_json, write_text
+from data.corpus import TOKENIZER_NAME, Corpus, intact_corpus, open_corpus
+from data.corpus_card import (
+    CARD_NAME,
+    CARD_PAGE,
+    SCHEMA_VERSION,
+    SPLITS,
+    card_page,
+    file_entry,
+)
+from data.encode import EncodedSplit, EncodeTask, ReadTask, encode_bucket, length_counts, read_part
+from data.parallel import run_tasks
+from data.sources import TextSource
+from data.sources.text_source import Document
+from data.spool import (
+    FIRST_RANK,
+    HELD_OUT_FRACTION,
+    LAST_RANK,
+    Duplicates,
+    PartRecord,
+    SpoolWriter,
+    is_held_out,
+    ordered_bucket,
+    read_texts,
+)
+from data.token_chunks import (
+    CHUNK_TOKENS,
+    Chunk,
+    TokenChunks,
+    cut_chunks,
+    num_chunks,
+    token_dtype,
+)
+from data.tokenizer import SAMPLE_BYTES, Tokenizer, train_tokenizer
+from data.tokenizer_sample import sample_texts
+
+# Raised when the same documents, vocabulary and seed would no longer give the same corpus.
+RECIPE_VERSION = 2
+
+WORK_NAME = ".preparing"
+_BUCKET_BYTES = 16 * 2**20
+_MAX_BUCKETS = 4096
+_PARTS_PER_WORKER = 4
+# Starting processes takes longer than a few megabytes of text do.
+_MIN_BYTES_PER_WORKER = 4 * 2**20
+_SAMPLE_BYTES_PER_PIECE = 1000
+
+
+class OtherCorpusError(InputError):
+    """The folder to write into holds another corpus, which is left as it is."""
+
+
+class Progress(Protocol):
+    """Told how far a preparation is."""
+
+    def __call__(
+        self, stage: str, fraction: float, *, documents: int = 0, num_bytes: int = 0
+    ) -> None:
+        """Args:
+        stage: "reading", "tokenizer", "encoding" or "writing"; the last two run side by side.
+        fraction: of the stage that is done, 0 to 1.
+        documents, num_bytes: done so far, where the stage counts them.
+        """
+        ...
+
+
+def silent(stage: str, fraction: float, *, documents: int = 0, num_bytes: int = 0) -> None:
+    """A `Progress` that says nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What decides a corpus, and how it is made.
+
+    Attributes:
+        vocab_size: pieces of the tokenizer to train, or of the one given.
+        tokenizer: one to use; None trains one.
+        seed: shuffles documents and samples the tokenizer's text.
+        sample_bytes: of text to train the tokenizer on; 0: a kilobyte a piece, 4 MB at least.
+        keep_duplicates: texts that occur more than once stay in.
+        skip_problems: documents that cannot be read are counted and left out; else an error.
+        workers: processes; 0: one a core this process may use. Speed only.
+    """
+
+    vocab_size: int
+    tokenizer: Tokenizer | None = None
+    seed: int = 0
+    sample_bytes: int = 0
+    keep_duplicates: bool = False
+    skip_problems: bool = False
+    workers: int = 0
+
+    def __post_init__(self):
+        require(0 <= self.seed < 2**32, "seed", self.seed, "a whole number from 0 to 2**32 - 1")
+        require(self.sample_bytes >= 0, "sample_bytes", self.sample_bytes, "0 or more bytes")
+        require(self.workers >= 0, "workers", self.workers, "0 or more processes")
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What besides the documents decides the corpus, as JSON types."""
+        given = self.tokenizer
+        return {
+            "version": RECIPE_VERSION,
+            "vocab_size": self.vocab_size if given is None else given.vocab_size,
+            "tokenizer_sha": None if given is None else given.sha,
+            "sample_bytes": self.tokenizer_bytes if given is None else None,
+            "seed": self.seed,
+            "keep_duplicates": self.keep_duplicates,
+        }
+
+    @property
+    def tokenizer_bytes(self) -> int:
+        """Bytes of text to train the tokenizer on."""
+        return self.sample_bytes or max(SAMPLE_BYTES, _SAMPLE_BYTES_PER_PIECE * self.vocab_size)
+
+
+class Ordered(NamedTuple):
+    """The documents of a spool: each bucket's entries in order, what was left out, a hash."""
+
+    order: list[np.ndarray]
+    duplicates: Duplicates
+    sha: str
+
+
+@dataclass(kw_only=True)
+class SplitTotals:
+    """What the card says of a split, added up as its documents are encoded."""
+
+    documents: int = 0
+    bytes: int = 0
+    tokens: int = 0
+    shortest: int = 2**63 - 1
+    longest: int = 0
+    length_counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, lengths: np.ndarray, num_bytes: int) -> None:
+        """Counts documents of `lengths` tokens."""
+        if len(lengths) == 0:
+            return
+        self.documents += len(lengths)
+        self.bytes += num_bytes
+        self.tokens += int(lengths.sum())
+        self.shortest = min(self.shortest, int(lengths.min()))
+        self.longest = max(self.longest, int(lengths.max()))
+        for bits, count in enumerate(length_counts(lengths).tolist()):
+            if count:
+                self.length_counts[str(bits)] += count
+
+    def to_json(self) -> dict[str, Any]:
+        """The split as the card holds it."""
+        counts = dict(sorted(self.length_counts.items(), key=lambda item: int(item[0])))
+        return vars(self) | {"chunks": num_chunks(self.tokens), "length_counts": counts}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """Where a preparation's work is done; the corpus is the same whatever it is.
+
+    Attributes:
+        workers: tasks that are expected to run side by side.
+        run: runs tasks as `run_tasks` does.
+        chunks: what writes the chunks of the encoded buckets, called as `chunks_of_buckets` is.
+    """
+
+    workers: int
+    run: Callable[..., Iterator[Any]]
+    chunks: Callable[..., TokenChunks]
+
+
+def prepare_corpus(
+    source: TextSource,
+    out_dir: str | os.PathLike,
+    preparation: Preparation,
+    progress: Progress = silent,
+    execution: Execution | None = None,
+) -> Corpus:
+    """Writes the corpus of a source into a folder.
+
+    The card is written last, so a folder left by a killed run is not taken for a corpus; what it
+    had read and encoded is used. A folder that already holds this corpus (same documents and
+    recipe) is opened and returned as it is; one that holds another intact corpus is refused,
+    since runs may need it. Other files in the folder are left alone.
+
+    Args:
+        execution: None: processes of this machine.
+
+    Raises:
+        OtherCorpusError: the folder holds another corpus.
+        InputError: a source without text or that cannot be split, a document that cannot be read,
+            a vocabulary that does not fit the text, a folder that cannot be written or is full.
+    """
+    out = Path(out_dir)
+    with locked(out):
+        try:
+            execution = execution or _on_this_machine(source, preparation)
+            return _prepare(source, out, preparation, progress, execution)
+        except OSError as error:
+            if error.filename is not None and not Path(error.filename).is_relative_to(out):
+                raise
+            raise InputError(
+                f"out: got {os.fspath(out)!r} ({error.strerror}), expected a folder with room to "
+                "write into"
+            ) from error
+
+
+def _on_this_machine(source: TextSource, preparation: Preparation) -> Execution:
+    workers = preparation.workers or len(os.sched_getaffinity(0))
+    if source.size_bytes() is not None:
+        workers = max(1, min(workers, (source.size_bytes() or 0) // _MIN_BYTES_PER_WORKER))
+    return Execution(workers=workers, run=run_tasks, chunks=chunks_of_buckets)
+
+
+def _prepare(
+    source: TextSource,
+    out: Path,
+    preparation: Preparation,
+    progress: Progress,
+    execution: Execution,
+) -> Corpus:
+    work = out / WORK_NAME
+    parts = _read(source, work, preparation, execution, progress)
+    folders = tuple(work / f"part-{part:05}" for part in range(len(parts)))
+    ordered = order_documents(folders, source, work, preparation)
+    if len(ordered.order) == 1 and len(ordered.order[0]) == 1 and source.pinned_held_out is None:
+        folders = (_cut_in_two(folders, ordered, work, preparation),)
+        ordered = order_documents(folders, source, work, preparation)
+    recipe = preparation.recipe | {"documents_sha": ordered.sha}
+    if (corpus := intact_corpus(out)) is not None:
+        shutil.rmtree(work)
+        if corpus.card["recipe"] == recipe:
+            return corpus
+        raise OtherCorpusError(
+            f"out: got {os.fspath(out)!r}, which holds a corpus of other text, vocabulary or "
+            "seed; expected another folder, or remove it"
+        )
+    _clear(out)
+    tokenizer = _tokenizer(folders, ordered, work, preparation, progress)
+    write_bytes(out / TOKENIZER_NAME, tokenizer.model_bytes)
+    buckets = _encode(folders, ordered, work, tokenizer, execution, progress)
+    totals = {split: SplitTotals() for split in SPLITS}
+    chunks = execution.chunks(
+        out,
+        buckets,
+        totals,
+        num_buckets=len(ordered.order),
+        dtype=token_dtype(tokenizer.vocab_size),
+        progress=progress,
+    )
+    paths = _write(out, chunks, totals, progress)
+    write_card(
+        out,
+        source=source.describe() | held_out_rule(source),
+        recipe=recipe,
+        tokenizer=tokenizer,
+        totals=totals,
+        duplicates=ordered.duplicates,
+        skipped=dict(sum((Counter(part.skipped) for part in parts), Counter())),
+        paths=paths,
+    )
+    shutil.rmtree(work)
+    return open_corpus(out)
+
+
+def write_card(
+    out: Path,
+    *,
+    source: dict[str, str],
+    recipe: dict[str, Any],
+    tokenizer: Tokenizer,
+    totals: dict[str, SplitTotals],
+    duplicates: Duplicates,
+    skipped: dict[str, int],
+    paths: Sequence[Path],
+) -> None:
+    """Writes corpus.md and, last, corpus.json."""
+    content = recipe | {"tokenizer_sha": tokenizer.sha, "chunk_tokens": CHUNK_TOKENS}
+    card = {
+        "schema_version": SCHEMA_VERSION,
+        "sha": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
+        "source": source,
+        "recipe": recipe,
+        "vocab_size": tokenizer.vocab_size,
+        "tokenizer_sha": tokenizer.sha,
+        "bytes_per_token": totals["train"].bytes / totals["train"].tokens,
+        "splits": {split: totals[split].to_json() for split in SPLITS},
+        "duplicates": duplicates._asdict(),
+        "skipped": skipped,
+        "files": {path.relative_to(out).as_posix(): file_entry(path) for path in paths},
+    }
+    write_text(out / CARD_PAGE, card_page(card))
+    write_json(out / CARD_NAME, card)
+
+
+def held_out_rule(source: TextSource) -> dict[str, str]:
+    """How held-out documents were chosen, for the card, where the source does not say."""
+    if source.pinned_held_out is not None:
+        return {}
+    return {"held_out": f"about {HELD_OUT_FRACTION:.0%} of the documents, by a hash of their ids"}
+
+
+def _read(
+    source: TextSource,
+    work: Path,
+    preparation: Preparation,
+    execution: Execution,
+    progress: Progress,
+) -> list[PartRecord]:
+    """Spools the source, or goes on with a spool that an interrupted preparation left."""
+    shards = source.shards()
+    size = source.size_bytes() or 0
+    num_buckets = 1
+    while num_buckets < _MAX_BUCKETS and num_buckets * _BUCKET_BYTES < size:
+        num_buckets *= 2
+    workers = execution.workers
+    num_parts = min(len(shards), workers * _PARTS_PER_WORKER if workers > 1 else 1)
+    signature = {
+        "source": source.signature(),
+        "shards": len(shards),
+        "parts": num_parts,
+        "buckets": num_buckets,
+        "seed": preparation.seed,
+        "skip_problems": preparation.skip_problems,
+        "version": RECIPE_VERSION,
+    }
+    if signature["source"] is None or _signature(work) != signature:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        write_json(work / "signature.json", signature)
+    bounds = [len(shards) * part // num_parts for part in range(num_parts + 1)]
+    tasks = [
+        ReadTask(
+            folder=work / f"part-{part:05}",
+            part=part,
+            shards=tuple(shards[first:last]),
+            num_buckets=num_buckets,
+            seed=preparation.seed,
+            skip=preparation.skip_problems,
+            pinned_held_out=source.pinned_held_out,
+        )
+        for part, (first, last) in enumerate(zip(bounds, bounds[1:], strict=False))
+    ]
+
+    def tick(documents: int, num_bytes: int) -> None:
+        # The size is an estimate where files are compressed or hold more than text.
+        fraction = min(num_bytes / size, 0.99) if size else 0.0
+        progress("reading", fraction, documents=documents, num_bytes=num_bytes)
+
+    tick(0, 0)
+    records = list(execution.run(read_part, tasks, workers=workers, on_tick=tick))
+    totals = [sum(record.documents for record in records), sum(record.bytes for record in records)]
+    progress("reading", 1.0, documents=totals[0], num_bytes=totals[1])
+    return records
+
+
+def _signature(work: Path) -> object:
+    try:
+        return json.loads((work / "signature.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def order_documents(
+    folders: Sequence[Path], source: TextSource, work: Path, preparation: Preparation
+) -> Ordered:
+    """Sorts every bucket, drops duplicates, and makes sure that both splits have a document.
+
+    Raises:
+        InputError: there is no text, or the source pins all documents to one split.
+    """
+    num_buckets = 1 + max(
+        (int(path.stem) for folder in folders for path in folder.glob("*.index")), default=-1
+    )
+    order, duplicates = [], Duplicates(0, 0)
+    for bucket in range(num_buckets):
+        entries, dropped = ordered_bucket(
+            folders, bucket, keep_duplicates=preparation.keep_duplicates
+        )
+        order.append(entries)
+        duplicates = Duplicates(*(a + b for a, b in zip(duplicates, dropped, strict=True)))
+    described = " ".join(source.describe().values())
+    require(any(map(len, order)), "source", described, "some text (every document is blank)")
+    held_out = sum(int(is_held_out(entries["rank"]).sum()) for entries in order)
+    total = sum(map(len, order))
+    if held_out in (0, total) and (total > 1 or source.pinned_held_out is not None):
+        missing = "held_out" if held_out == 0 else "train"
+        require(source.pinned_held_out is None, "source", described, f"{missing} documents")
+        _move_one(order, to_held_out=held_out == 0)
+    sha = hashlib.sha256()
+    for bucket, entries in enumerate(order):
+        np.save(work / f"order-{bucket:04}.npy", entries)
+        identity = np.zeros(len(entries), [("high", "<u8"), ("low", "<u8"), ("held_out", "?")])
+        identity["high"], identity["low"] = entries["key_high"], entries["key_low"]
+        identity["held_out"] = is_held_out(entries["rank"])
+        sha.update(identity.tobytes())
+    return Ordered(order, duplicates, sha.hexdigest())
+
+
+def _move_one(order: list[np.ndarray], *, to_held_out: bool) -> None:
+    """Moves the document nearest to the other split's ranks across."""
+    ranks = [(int(rank), b, i) for b, e in enumerate(order) for i, rank in enumerate(e["rank"])]
+    _, bucket, index = min(ranks) if to_held_out else max(ranks)
+    order[bucket]["rank"][index] = FIRST_RANK if to_held_out else LAST_RANK
+
+
+def _cut_in_two(
+    folders: Sequence[Path], ordered: Ordered, work: Path, preparation: Preparation
+) -> Path:
+    """Spools the only document as two: its last lines (or characters) are held out."""
+    [text] = read_texts(folders, 0, ordered.order[0])
+    target = len(text) - max(1, round(HELD_OUT_FRACTION * len(text)))
+    cut = text.rfind(b"\n", 0, target) + 1 or text.find(b"\n", target) + 1
+    if cut in (0, len(text)):
+        cut = target
+        while cut > 0 and text[cut] & 0xC0 == 0x80:  # inside a character
+            cut -= 1
+    require(0 < cut < len(text), "source", text.decode(), "more than one character of text")
+    folder = work / "part-of-one"
+    writer = SpoolWriter(folder, part=0, num_buckets=1, seed=preparation.seed)
+    writer.add(Document("begin", text[:cut]), rank=LAST_RANK)
+    writer.add(Document("end", text[cut:]), rank=FIRST_RANK)
+    writer.close({})
+    return folder
+
+
+def _tokenizer(
+    folders: Sequence[Path],
+    ordered: Ordered,
+    work: Path,
+    preparation: Preparation,
+    progress: Progress,
+) -> Tokenizer:
+    if preparation.tokenizer is not None:
+        return preparation.tokenizer
+    recipe = preparation.recipe | {"documents_sha": ordered.sha}
+    kept = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+    path = work / f"tokenizer-{kept}.model"
+    progress("tokenizer", 0.0)
+    if not path.exists():
+        train = [entries[~is_held_out(entries["rank"])] for entries in ordered.order]
+        texts = sample_texts(
+            folders, train, sample_bytes=preparation.tokenizer_bytes, seed=preparation.seed
+        )
+        tokenizer = train_tokenizer(
+            texts,
+            preparation.vocab_size,
+            seed=preparation.seed,
+            sample_bytes=preparation.tokenizer_bytes,
+        )
+        write_bytes(path, tokenizer.model_bytes)
+    progress("tokenizer", 1.0)
+    return Tokenizer.load(path)
+
+
+def _encode(
+    folders: Sequence[Path],
+    ordered: Ordered,
+    work: Path,
+    tokenizer: Tokenizer,
+    execution: Execution,
+    progress: Progress,
+) -> Iterator[dict[str, EncodedSplit]]:
+    """Encoded buckets in order, as they become available."""
+    out = work / f"tokens-{ordered.sha[:16]}-{tokenizer.sha[:16]}"
+    out.mkdir(exist_ok=True)
+    model = out / TOKENIZER_NAME
+    write_bytes(model, tokenizer.model_bytes)
+    total = sum(int(entries["length"].sum()) for entries in ordered.order)
+
+    def tick(documents: int, num_bytes: int) -> None:
+        progress("encoding", num_bytes / total, documents=documents, num_bytes=num_bytes)
+
+    tick(0, 0)
+    tasks = [
+        EncodeTask(tuple(folders), bucket, work / f"order-{bucket:04}.npy", model, out)
+        for bucket in range(len(ordered.order))
+    ]
+    yield from execution.run(encode_bucket, tasks, workers=execution.workers, on_tick=tick)
+
+
+def chunks_of_buckets(
+    out: Path,
+    buckets: Iterator[dict[str, EncodedSplit]],
+    totals: dict[str, SplitTotals],
+    *,
+    num_buckets: int,
+    dtype: np.dtype,
+    progress: Progress,
+) -> TokenChunks:
+    """The training chunks, to be written while buckets are encoded, then the held-out ones.
+
+    Args:
+        out: the corpus's folder.
+        buckets: encoded, in order.
+        totals: split -> counts; the documents are added as they are encoded.
+        num_buckets: in all.
+        dtype: of the token ids.
+    """
+    held_out: list[EncodedSplit] = []
+
+    def documents_of(encoded: EncodedSplit, split: str) -> tuple[np.ndarray, np.ndarray]:
+        totals[split].add(encoded.lengths, encoded.bytes)
+        return np.fromfile(encoded.path, dtype), encoded.lengths
+
+    def train_parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for number, encoded in enumerate(buckets, start=1):
+            held_out.append(encoded["held_out"])
+            yield documents_of(encoded["train"], "train")
+            progress("writing", 0.9 * number / num_buckets)
+
+    def chunks(split: str) -> Iterator[Chunk]:
+        parts = train_parts() if split == "train" else (documents_of(e, split) for e in held_out)
+        yield from cut_chunks(parts)
+
+    return TokenChunks({split: chunks(split) for split in SPLITS}, dtype=dtype, data_dir=out)
+
+
+def _write(
+    out: Path, chunks: TokenChunks, totals: dict[str, SplitTotals], progress: Progress
+) -> list[Path]:
+    """Writes the chunks and returns their files."""
+    paths = chunks.write()
+    shutil.rmtree(out / "downloads", ignore_errors=True)  # TFDS makes it, and nothing is there
+    for split in SPLITS:
+        found, expected = chunks.written(split), num_chunks(totals[split].tokens)
+        assert found == expected, f"TFDS wrote {found} of {expected} chunks of {split}"
+    progress("writing", 1.0)
+    return paths
+
+
+def _clear(out: Path) -> None:
+    """Removes what an earlier or unfinished corpus left, the card first."""
+    for name in (CARD_NAME, CARD_PAGE, TOKENIZER_NAME):
+        (out / name).unlink(missing_ok=True)
+    for name in (TokenChunks.name, "downloads"):
+        shutil.rmtree(out / name, ignore_errors=True)
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Makes the folder and holds its lock, waiting for another preparation to finish."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / ".lock").open("w")
+    except OSError as error:
+        raise InputError(
+            f"out: got {os.fspath(out)!r} ({error.strerror}), expected a folder to write into"
+        ) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def write_bytes(path: Path, contents: bytes) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(contents)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

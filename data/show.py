@@ -1,0 +1,336 @@
+"""Examples as text: what every place holds, which targets carry loss, which inputs were changed.
+
+No objective is known here; the arrays say what happened. Where a segment's targets are its inputs,
+one place on, its text is shown once; else its inputs and its targets, each on lines of their own.
+
+Text is exact where it can be and never ambiguous: special pieces go by their names, a newline is
+⏎ and a new line, control characters are their pictures (␉ is a tab), other characters that cannot
+be seen are escaped (\\u200b), as are bytes that are not UTF-8 (\\xe2), and so is a character of the
+text that would read as one of our signs.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+from rich.cells import cell_len
+
+from data.objectives import Example
+from data.tokenizer import EOS_ID, PAD_ID, Tokenizer
+
+_NEWLINE = "⏎"
+_GUTTER = "│ "
+_BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+_PIECE_CELLS = 20
+_ENOUGH_ALIKE = 0.5  # of a segment's places, for inputs and targets to count as the same text
+
+
+class Segment(NamedTuple):
+    """Consecutive places of a row with one segment id; the arrays are the example's, [n].
+
+    number: the segment id, 0 for padding. start: its first place in the row.
+    """
+
+    number: int
+    start: int
+    inputs: np.ndarray
+    targets: np.ndarray
+    loss_weights: np.ndarray
+    positions: np.ndarray
+
+
+class Mark(NamedTuple):
+    """What is to be seen of a token besides its text.
+
+    loss: whether it is predicted with a loss weight above 0; None where that is not the question.
+    changed: not what the text has here (a mask, another token), or a sentinel. target_only: no
+    input of this row.
+    """
+
+    loss: bool | None = None
+    changed: bool = False
+    target_only: bool = False
+
+
+class MarkedToken(NamedTuple):
+    """A token and how it is shown."""
+
+    token: int
+    mark: Mark
+
+
+class PieceTable:
+    """What each token id looks like.
+
+    Attributes:
+        pieces: by id, as SentencePiece writes them.
+        specials: ids that stand for no text.
+    """
+
+    def __init__(self, pieces: Sequence[str], specials: frozenset[int]):
+        self.pieces, self.specials = pieces, specials
+        names = (re.escape(pieces[token]) for token in sorted(specials))
+        self._names = re.compile("|".join(names) or r"(?!)")
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> "PieceTable":
+        """The pieces of a tokenizer; special are those that decode to nothing."""
+        ids = range(tokenizer.vocab_size)
+        return cls(tokenizer.pieces, frozenset(i for i in ids if not tokenizer.decode([i])))
+
+    def is_sentinel(self, token: int) -> bool:
+        """Whether it is special, yet none of <pad>, <unk>, <s> and </s>."""
+        return token > EOS_ID and token in self.specials
+
+    def name(self, token: int) -> str:
+        """The piece on one line; a space is ▁, as SentencePiece writes it."""
+        if token in self.specials:
+            return self.pieces[token]
+        return "".join(_visible(character) for character in self.pieces[token])
+
+    def atoms(self, tokens: Sequence[int]) -> Iterator[str]:
+        """What is printed for `tokens`, in parts that no line break may divide."""
+        for special, group in groupby(tokens, lambda token: token in self.specials):
+            if special:
+                yield from (self.pieces[token] for token in group)
+                continue
+            text = b"".join(map(self._bytes, group)).decode("utf-8", "surrogateescape")
+            names = {match.start() for match in self._names.finditer(text)}
+            for place, character in enumerate(text):
+                yield _escaped(character) if place in names else _visible(character)
+
+    def _bytes(self, token: int) -> bytes:
+        piece = self.pieces[token]
+        if match := _BYTE_PIECE.fullmatch(piece):
+            return bytes([int(match[1], 16)])
+        return piece.replace("\u2581", " ").encode()
+
+
+class TextView:
+    """Lines of text for a terminal or a file.
+
+    Attributes:
+        pieces: what tokens look like.
+        color: mark tokens by colour; else by the brackets of `_BRACKETS`.
+        width: cells a line at most; 0: as long as it takes.
+    """
+
+    def __init__(self, pieces: PieceTable, *, color: bool, width: int = 0):
+        self.pieces, self.color, self.width = pieces, color, width
+
+    def legend(self) -> str:
+        """What the marks mean, on one line."""
+        loss = self._marked("carries loss", Mark(loss=True))
+        meanings = [
+            (loss if self.color else "unmarked: carries loss"),
+            self._marked("no loss", Mark(loss=False)),
+            self._marked("target only", Mark(loss=True, target_only=True)),
+            self._marked("masked, changed or sentinel", Mark(changed=True)),
+            f"{_NEWLINE} newline",
+        ]
+        return " · ".join(meanings)
+
+    def example(self, example: Example, *, with_tokens: bool = False) -> Iterator[str]:
+        """The lines of one row, segment by segment.
+
+        Args:
+            with_tokens: also a line for every place, with ids and pieces.
+        """
+        for segment in segments(example):
+            yield f"  {describe(segment)}"
+            if not is_padding(segment):
+                for label, tokens in marked_lines(segment, self.pieces):
+                    yield from self.lines(tokens, label=label)
+            if with_tokens:
+                yield from self._token_lines(segment)
+
+    def lines(self, tokens: Sequence[MarkedToken], *, label: str = "") -> list[str]:
+        """Tokens as lines behind a gutter; `label` stands beside the first."""
+        indent = "    " + (f"{label:<9}" if label else "")
+        room = max(1, self.width - cell_len(indent + _GUTTER)) if self.width else 0
+        rows: list[list[tuple[str, str]]] = [[]]
+        used, is_ended = 0, False
+        for atom, style, is_closing in self._styled(tokens):
+            cells = cell_len(atom)
+            is_full = room and used and used + cells > room
+            if is_full or (is_ended and not is_closing):
+                rows.append([])
+                used, is_ended = 0, False
+            rows[-1].append((atom, style))
+            used += cells
+            is_ended |= atom == _NEWLINE
+        blank = " " * len(indent)
+        return [
+            f"{blank if number else indent}{_GUTTER}{_painted(row)}"
+            for number, row in enumerate(rows)
+        ]
+
+    def _styled(self, tokens: Sequence[MarkedToken]) -> Iterator[tuple[str, str, bool]]:
+        """(what to print, its style, whether it is a closing bracket), in order."""
+        for mark, group in groupby(tokens, lambda one: one.mark):
+            opening, style, closing = self._signs(mark)
+            if opening:
+                yield opening, "", False
+            for atom in self.pieces.atoms([one.token for one in group]):
+                yield atom, style, False
+            if closing:
+                yield closing, "", True
+
+    def _signs(self, mark: Mark) -> tuple[str, str, str]:
+        """Opening bracket, style and closing bracket of a mark."""
+        if self.color:
+            return "", _style(mark), ""
+        opening, closing = _brackets(mark)
+        return opening, "", closing
+
+    def _marked(self, text: str, mark: Mark, *, cells: int = 0) -> str:
+        """`text` with its mark, filled up with spaces to `cells`."""
+        opening, style, closing = self._signs(mark)
+        text = f"{opening}{text}{closing}"
+        return _painted([(text, style)]) + " " * (cells - cell_len(text))
+
+    def _token_lines(self, segment: Segment) -> Iterator[str]:
+        def cell(token: int, mark: Mark) -> str:
+            return f"{token:>7} {self._marked(self.pieces.name(token), mark, cells=_PIECE_CELLS)}"
+
+        changed = changed_inputs(segment, self.pieces).tolist()
+        heads = f"{'input':<{8 + _PIECE_CELLS}} {'target':<{8 + _PIECE_CELLS}}"
+        yield f"    {'place':>6} {'position':>8}  {heads} weight"
+        for i, weight in enumerate(segment.loss_weights.tolist()):
+            source = cell(int(segment.inputs[i]), Mark(changed=changed[i]))
+            target = cell(int(segment.targets[i]), Mark(loss=weight > 0))
+            place = f"{segment.start + i:>6} {int(segment.positions[i]):>8}"
+            yield f"    {place}  {source} {target} {weight:g}"
+
+
+def segments(example: Example) -> list[Segment]:
+    """The segments of a row in order; together they are every place of it.
+
+    Example: segment ids [1, 1, 2, 2, 2, 0] make three, of 2, 3 and 1 places.
+    """
+    ids = example.segment_ids
+    cuts = [0, *(np.flatnonzero(ids[1:] != ids[:-1]) + 1).tolist(), len(ids)]
+    return [
+        Segment(
+            int(ids[start]),
+            start,
+            example.inputs[start:stop],
+            example.targets[start:stop],
+            example.loss_weights[start:stop],
+            example.positions[start:stop],
+        )
+        for start, stop in zip(cuts, cuts[1:], strict=False)
+    ]
+
+
+def describe(segment: Segment) -> str:
+    """One line on a segment: where it is, and how many targets carry loss."""
+    size = len(segment.inputs)
+    if is_padding(segment):
+        return f"padding · {size:,} place{'s' if size > 1 else ''}"
+    first, last = int(segment.positions[0]), int(segment.positions[-1])
+    in_order = np.array_equal(segment.positions, np.arange(first, first + size))
+    weights = np.unique(segment.loss_weights[segment.loss_weights > 0])
+    return " · ".join(
+        [
+            f"segment {segment.number}" if segment.number else "padding that is not empty",
+            f"places {segment.start} to {segment.start + size - 1}",
+            f"positions {first} to {last}" if in_order else "positions out of order",
+            f"{np.count_nonzero(segment.loss_weights > 0):,} of {size:,} targets carry loss",
+            *([f"weights {weights[0]:g} to {weights[-1]:g}"] if np.any(weights != 1) else []),
+        ]
+    )
+
+
+def is_padding(segment: Segment) -> bool:
+    """Whether nothing is there: <pad> everywhere, and no loss."""
+    empty = np.all(segment.inputs == PAD_ID) and np.all(segment.targets == PAD_ID)
+    return bool(segment.number == 0 and empty and not np.any(segment.loss_weights))
+
+
+def is_shifted(segment: Segment) -> bool:
+    """Whether each target is the input of the next place: the text is one stream."""
+    return np.array_equal(segment.inputs[1:], segment.targets[:-1])
+
+
+def marked_lines(segment: Segment, pieces: PieceTable) -> list[tuple[str, list[MarkedToken]]]:
+    """What to print of a segment: (label, tokens), one pair for one stream, two for others.
+
+    Example, one stream: inputs [2, 7, 8], targets [7, 8, 9] and weights [1, 0, 1] are 2 and 8
+    without loss, 7 with loss, and 9 with loss, which is a target only.
+    """
+    carries_loss = (segment.loss_weights > 0).tolist()
+    changed = changed_inputs(segment, pieces).tolist()
+    inputs, targets = segment.inputs.tolist(), segment.targets.tolist()
+    if not is_shifted(segment):
+        input_marks = [Mark(changed=is_changed) for is_changed in changed]
+        target_marks = [Mark(loss=loss) for loss in carries_loss]
+        return [
+            ("inputs", list(map(MarkedToken, inputs, input_marks))),
+            ("targets", list(map(MarkedToken, targets, target_marks))),
+        ]
+    # Nobody predicts the first token. The last target is the next document's, or padding, unless
+    # it carries loss.
+    predicted = [False, *carries_loss[:-1]]
+    marks = [Mark(loss=p, changed=c) for p, c in zip(predicted, changed, strict=True)]
+    stream = list(map(MarkedToken, inputs, marks))
+    if carries_loss[-1]:
+        last = Mark(loss=True, changed=pieces.is_sentinel(targets[-1]), target_only=True)
+        stream.append(MarkedToken(targets[-1], last))
+    return [("", stream)]
+
+
+def changed_inputs(segment: Segment, pieces: PieceTable) -> np.ndarray:
+    """Which inputs are sentinels, or not what the targets say the text has there; bool [n].
+
+    Inputs and targets are compared place by place, or one place on, whichever agrees more; if
+    neither agrees in half of the places they are two texts, and only sentinels count.
+    """
+    changed = np.array([pieces.is_sentinel(token) for token in segment.inputs.tolist()], bool)
+    if is_shifted(segment):
+        return changed
+    same = segment.inputs == segment.targets
+    shifted = np.concatenate([[True], segment.inputs[1:] == segment.targets[:-1]])
+    alike = max(same, shifted, key=np.mean)
+    return changed | ~alike if np.mean(alike) >= _ENOUGH_ALIKE else changed
+
+
+def _brackets(mark: Mark) -> tuple[str, str]:
+    opening = "⟦" * (mark.loss is False) + "⟪" * mark.changed + "⟨" * mark.target_only
+    closing = "⟩" * mark.target_only + "⟫" * mark.changed + "⟧" * (mark.loss is False)
+    return opening, closing
+
+
+def _style(mark: Mark) -> str:
+    """The ANSI codes of a mark: green with loss, dim without, bold on yellow, underlined."""
+    codes = {True: ["32"], False: ["2"], None: []}[mark.loss]
+    changed = ["1", "30", "43"] if mark.changed else []
+    return ";".join([*codes, *changed, *(["4"] if mark.target_only else [])])
+
+
+def _painted(parts: Sequence[tuple[str, str]]) -> str:
+    painted = []
+    for style, group in groupby(parts, lambda part: part[1]):
+        text = "".join(part[0] for part in group)
+        painted.append(f"\x1b[{style}m{text}\x1b[0m" if style else text)
+    return "".join(painted)
+
+
+def _visible(character: str) -> str:
+    """A character of the text as it is printed."""
+    if character == "\n":
+        return _NEWLINE
+    code = ord(character)
+    if code < 0x20 or code == 0x7F:
+        return chr(0x2400 + code) if code < 0x20 else "␡"
+    if 0xDC80 <= code <= 0xDCFF:  # how surrogateescape keeps a byte
+        return f"\\x{code - 0xDC00:02x}"
+    is_ours = character in "⏎⟦⟧⟪⟫⟨⟩" or 0x2400 <= code <= 0x2421
+    return _escaped(character) if is_ours or not character.isprintable() else character
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
