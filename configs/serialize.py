@@ -95,12 +95,21 @@ def load_config(path: str | os.PathLike[str]) -> RunConfig:
 
 
 def fingerprint(config: RunConfig) -> str:
-    """SHA-256 (hex) of everything that decides the numbers; where the corpus lies does not.
+    """SHA-256 (hex) of everything that decides the numbers.
+
+    Where corpora lie and how many threads read them does not.
 
     The same on every machine and Python version, whatever the order of keys.
     """
     data = {"schema_version": SCHEMA_VERSION, **to_json(config)}
-    data["data"] = {name: value for name, value in data["data"].items() if name != "corpus"}
+    data["data"] = {
+        name: value
+        for name, value in data["data"].items()
+        if name not in ("corpus", "read_threads")
+    }
+    data["data"]["mixture"] = {
+        name: value for name, value in data["data"]["mixture"].items() if name != "corpora"
+    }
     canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 

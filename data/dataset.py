@@ -1,6 +1,7 @@
 """From a run's config to the rows it trains on: corpora opened and checked, mixed and packed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from configs.data_config import (
@@ -9,6 +10,7 @@ from configs.data_config import (
     DataConfig,
     LengthBucketsConfig,
     ProportionalMixtureConfig,
+    SingleCorpusConfig,
     WeightedMixtureConfig,
 )
 from configs.errors import InputError, require
@@ -56,6 +58,40 @@ def open_corpora(config: DataConfig) -> dict[str, Corpus]:
     return corpora
 
 
+def with_corpora(config: RunConfig, folders: Sequence[Path]) -> RunConfig:
+    """The config with its corpora in other folders; as it is where none are given.
+
+    Raises:
+      InputError: another number of folders than the config has corpora.
+    """
+    if not folders:
+        return config
+    paths = tuple(map(str, folders))
+    if isinstance(config.data.mixture, SingleCorpusConfig):
+        require(len(paths) == 1, "corpus", paths, "one folder, or a config with a mixture")
+        return replace(config, data=replace(config.data, corpus=paths[0]))
+    expected = len(config.data.corpora)
+    require(len(paths) == expected, "corpus", paths, f"the mixture's {expected} folders, in order")
+    mixture = replace(config.data.mixture, corpora=paths)
+    return replace(config, data=replace(config.data, mixture=mixture))
+
+
+def corpora_record(corpora: Corpora) -> list[dict[str, str]]:
+    """What a run's fingerprint.json says of its corpora."""
+    return [
+        {"name": name, "path": str(corpus.path), "sha": corpus.sha}
+        for name, corpus in corpora.items()
+    ]
+
+
+def require_same_corpora(corpora: Corpora, record: object) -> None:
+    """Raises InputError unless `record`, a run's `corpora_record`, is of these very corpora."""
+    entries = record if isinstance(record, list) else []
+    began_with = [entry.get("sha") for entry in entries if isinstance(entry, dict)]
+    shas = [corpus.sha for corpus in corpora.values()]
+    require(shas == began_with, "data.corpus", shas, f"{began_with}, what fingerprint.json names")
+
+
 def make_packing(config: DataConfig, stream: TokenSource, objective: ObjectiveConfig) -> Packing:
     """The rows of one stream as `config.packing` makes them, shaped for the objective.
 
@@ -93,8 +129,8 @@ def training_rows(config: RunConfig, corpora: Corpora) -> RowSource:
     )
 
 
-def repeat_warnings(config: RunConfig, source: RowSource) -> list[str]:
-    """A sentence for each corpus that the whole run reads more than four times.
+def corpus_warnings(config: RunConfig, source: RowSource) -> list[str]:
+    """A sentence for each corpus that the whole run reads more than four times, or never.
 
     Raises:
         InputError: one would be read more often than data.max_epochs.
@@ -115,6 +151,10 @@ def repeat_warnings(config: RunConfig, source: RowSource) -> list[str]:
             f"{times:.2f} or more: this run reads {corpus.name} that often (fewer steps, more "
             "text, or a smaller weight)",
         )
+        if times == 0:
+            warnings.append(
+                f"{corpus.name} serves none of this run's rows: its weight is too small"
+            )
         if times > REPEATS_NEARLY_FREE:
             warnings.append(
                 f"{corpus.name} will be read {times:.1f} times: beyond {REPEATS_NEARLY_FREE} "

@@ -1,27 +1,24 @@
-"""The token ledger as a section of the page: where every token went."""
-
-import math
+"""The token ledger as a section of the page: where every token went, by corpus and epoch."""
 
 from report import formatting
-from report.read import RunRecord, number
+from report.read import Record, RunRecord, entries, number, text
+from report.sections import escaped
+
+MAX_EPOCHS = 24
 
 
 def ledger_section(run: RunRecord) -> str:
-    """Places in the rows by what was in them, and tokens that never reached a row."""
+    """Places in the rows by what was in them, then each corpus's epochs."""
     if run.ledger is None:
         return ""
-    read, trained_on = _tokens(run, "read"), _tokens(run, "trained_on")
-    padded, dropped, truncated = (
-        _tokens(run, "padded"),
-        _tokens(run, "dropped"),
-        _tokens(run, "truncated"),
-    )
+    read, trained_on = _count(run.ledger, "tokens_read"), _count(run.ledger, "tokens_trained_on")
     in_rows = [
         ("Trained on", trained_on, "b1", "carried loss"),
         ("Read without loss", read - trained_on, "b2", "nobody's target, as a document's opening"),
-        ("Padding", padded, "b3", "no token"),
+        ("Repeated", _count(run.ledger, "tokens_repeated"), "b2", "again where a text was cut"),
+        ("Padding", _count(run.ledger, "tokens_padded"), "b3", "no token"),
     ]
-    places = read + padded
+    places = _count(run.ledger, "places")
     bar = "".join(
         f'<span class="{color}" style="flex: {amount / places:.6f}"></span>'
         for _, amount, color, _ in in_rows
@@ -31,40 +28,101 @@ def ledger_section(run: RunRecord) -> str:
         _row(f'<span class="swatch {color}"></span>{label}', amount, places, "places", meaning)
         for label, amount, color, meaning in in_rows
     ]
+    dropped = _count(run.ledger, "tokens_dropped")
+    truncated = _count(run.ledger, "tokens_truncated")
     met = read + dropped + truncated
     lines += [
         _row("Read", read, met, "tokens met", "from the corpus, repeated epochs counted again"),
         _row("Dropped", dropped, met, "tokens met", "left over where an epoch ended"),
         _row("Truncated", truncated, met, "tokens met", "of documents longer than they may be"),
     ]
-    rows, epochs = number(run.ledger, "rows"), number(run.ledger, "epochs")
+    cuts = formatting.whole(_count(run.ledger, "cuts"))
+    rows = formatting.whole(_count(run.ledger, "rows"))
     return (
         f'<h2>Token ledger</h2><div class="bar">{bar}</div>'
         '<div class="scroll"><table><thead><tr><th>Tokens</th><th class="number">Number</th>'
         '<th class="number">Share</th><th>Meaning</th></tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
-        f'<p class="note after">{_conservation(run)} {formatting.whole(rows)} rows, '
-        f"{formatting.significant(epochs)} epochs.</p>"
+        f'<p class="note after">{_conservation(run)} {rows} rows; {cuts} segments begin inside '
+        "their document.</p>"
+        f"{_corpora(run)}"
     )
 
 
 def unaccounted(run: RunRecord) -> float | None:
-    """Places in rows that the ledger does not explain; 0 if it balances.
+    """Tokens and places that the ledger does not explain; 0 if it balances.
 
-    Every place of a row holds a token that was read, or padding: rows × seq_len = read + padded.
-    And what carried loss was read. None where the ledger or the configuration does not say.
+    Every place of a row holds a token read, a token repeated, or padding; what carried loss was
+    read; and what a finished epoch read, truncated and dropped is the corpus. None where the
+    ledger does not say.
     """
-    rows, seq_len = number(run.ledger, "rows"), number(run.config, "data", "seq_len")
-    if rows is None or seq_len is None:
+    if run.ledger is None or number(run.ledger, "places") is None:
         return None
-    missing = rows * seq_len - _tokens(run, "read") - _tokens(run, "padded")
-    excess = max(0.0, _tokens(run, "trained_on") - _tokens(run, "read"))
-    return abs(missing) + excess
+    corpora = entries(run.ledger, "corpora")
+    missing = _misplaced(run.ledger)
+    for corpus in corpora:
+        for epoch in entries(corpus, "by_epoch"):
+            missing += _misplaced(epoch)
+            if number(epoch, "rows") == number(corpus, "rows_per_epoch"):
+                missing += abs(_count(corpus, "tokens") - _met(epoch))
+    for name in ("places", "tokens_read", "tokens_padded", "tokens_truncated", "tokens_dropped"):
+        by_epoch = sum(_count(e, name) for corpus in corpora for e in entries(corpus, "by_epoch"))
+        missing += abs(_count(run.ledger, name) - by_epoch)
+    return missing
 
 
-def _tokens(run: RunRecord, name: str) -> float:
-    value = number(run.ledger, f"tokens_{name}")
-    return value if value is not None and math.isfinite(value) else 0.0
+def _misplaced(counts: Record) -> float:
+    held = sum(_count(counts, f"tokens_{name}") for name in ("read", "repeated", "padded"))
+    excess = _count(counts, "tokens_trained_on") - _count(counts, "tokens_read")
+    return abs(_count(counts, "places") - held) + max(0.0, excess)
+
+
+def _met(epoch: Record) -> float:
+    return sum(_count(epoch, f"tokens_{name}") for name in ("read", "truncated", "dropped"))
+
+
+def _corpora(run: RunRecord) -> str:
+    """A table of every corpus's epochs, the first and last where there are many."""
+    assert run.ledger is not None
+    lines = []
+    for corpus in entries(run.ledger, "corpora"):
+        by_epoch = entries(corpus, "by_epoch")
+        left_out = len(by_epoch) - MAX_EPOCHS
+        shown = by_epoch if left_out <= 0 else by_epoch[: MAX_EPOCHS // 2]
+        lines += [_epoch(corpus, epoch) for epoch in shown]
+        if left_out > 0:
+            lines.append(f'<tr><td colspan="8" class="muted">{left_out} more epochs</td></tr>')
+            lines += [_epoch(corpus, epoch) for epoch in by_epoch[-MAX_EPOCHS // 2 :]]
+    headings = ("Rows", "Read", "Trained on", "Padding", "Truncated", "Dropped")
+    numbers = "".join(f'<th class="number">{heading}</th>' for heading in headings)
+    return (
+        '<div class="scroll"><table><thead><tr><th>Corpus</th><th>Epoch</th>'
+        f"{numbers}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _epoch(corpus: Record, epoch: Record) -> str:
+    share = _count(epoch, "rows") / max(1.0, _count(corpus, "rows_per_epoch"))
+    name = f"{formatting.whole(_count(epoch, 'epoch') + 1)}" + (
+        "" if share == 1 else f" ({formatting.percent(share, 1)})"
+    )
+    numbers = "".join(
+        f'<td class="number">{formatting.whole(_count(epoch, field))}</td>'
+        for field in (
+            "rows",
+            "tokens_read",
+            "tokens_trained_on",
+            "tokens_padded",
+            "tokens_truncated",
+            "tokens_dropped",
+        )
+    )
+    return f"<tr><td>{escaped(text(corpus, 'name'))}</td><td>{name}</td>{numbers}</tr>"
+
+
+def _count(counts: Record | None, name: str) -> float:
+    value = number(counts, name)
+    return value if value is not None and abs(value) < float("inf") else 0.0
 
 
 def _conservation(run: RunRecord) -> str:
@@ -75,7 +133,10 @@ def _conservation(run: RunRecord) -> str:
         verdict = f'<span class="chip bad">off by {formatting.whole(missing)}</span>'
     else:
         verdict = '<span class="chip good">conserved</span>'
-    return f"{verdict} Rows × row length = read + padding."
+    return (
+        f"{verdict} Places = read + repeated + padding; a finished epoch's read + truncated + "
+        "dropped = the corpus."
+    )
 
 
 def _row(label: str, amount: float, total: float, of: str, meaning: str) -> str:

@@ -13,7 +13,7 @@ from rich.console import Console
 from configs.errors import require
 from configs.schema import RunConfig
 from data.batches import Batch, Cursor
-from data.dataset import Corpora, repeat_warnings, training_rows
+from data.dataset import Corpora, corpus_warnings, training_rows
 from data.ledger import Ledger
 from data.objectives import OBJECTIVES
 from model.build import Params
@@ -97,7 +97,7 @@ def train(
     t = config.training
     mesh = make_mesh(config.mesh)
     source = training_rows(config, corpora)
-    warnings = repeat_warnings(config, source)
+    warnings = corpus_warnings(config, source)
     sharding = batch_sharding(config, mesh)
     compiled = compile_steps(config, mesh)
 
@@ -111,7 +111,7 @@ def train(
             Progress(Cursor(), Ledger(facts=source.facts), 0.0),
         )
         for warning in warnings:
-            run.event("repeated_data", warning)
+            run.event("data_warning", warning)
             console.print(f"  warning: {warning}", highlight=False)
     else:
         state, progress = restored.state, Progress.from_json(restored.progress)
@@ -157,7 +157,7 @@ def train(
             unread.step,
             unread.metrics,
             unread.shape,
-            lambda: total_ledger(progress.ledger, unread.ledger).tokens_trained_on,
+            lambda: total_ledger(progress.ledger, unread.ledger),
             bar,
         )
 
@@ -220,7 +220,7 @@ def check_corpora(config: RunConfig, corpora: Corpora) -> None:
             config.model.vocab_size,
             f"the tokenizer's {corpus.tokenizer.vocab_size}",
         )
-    repeat_warnings(config, training_rows(config, corpora))
+    corpus_warnings(config, training_rows(config, corpora))
 
 
 def places_trained_on(config: RunConfig, ledger: Ledger) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from configs.schema import RunConfig
+from data.ledger import Ledger
 from planner.accounting import training_flops_per_token
 from train.metrics import TensorBoard
 from train.progress import TrainingProgress
@@ -68,7 +69,7 @@ class Recorder:
         step: int,
         metrics: StepMetrics,
         shape: tuple[int, int],
-        trained_on: Callable[[], int],
+        ledger: Callable[[], Ledger],
         bar: TrainingProgress,
     ) -> None:
         """Waits for a step, and records it if its turn has come.
@@ -76,8 +77,8 @@ class Recorder:
         Args:
           step: steps done once this one is.
           shape: rows and places a row of the step's batch.
-          trained_on: gives the tokens trained on so far, this step included; called where the step
-            is recorded, by all processes together.
+          ledger: gives the whole run's, this step included; called where the step is recorded, by
+            all processes together.
 
         Raises:
           FloatingPointError: the loss is not finite.
@@ -95,13 +96,17 @@ class Recorder:
         timed = _TimedStep(*map(sum, zip(*self._since_log, strict=True)))  # type: ignore[arg-type]
         steps = len(self._since_log)
         self._since_log.clear()
+        counted = ledger()
         record = {
             "step": step,
             "loss": values["loss"],
             "z_loss": values["z_loss"],
             "grad_norm": values["grad_norm"],
             "learning_rate": values["learning_rate"],
-            "tokens": trained_on(),
+            "tokens": counted.tokens_trained_on,
+            "tokens_read": counted.tokens_read,
+            "tokens_padded": counted.tokens_padded,
+            "epochs": max(counted.epochs(number) for number in range(len(counted.facts))),
             "step_seconds": timed.seconds / steps if steps else None,
             "tokens_per_second": timed.tokens / timed.seconds if steps else None,
             "mfu": timed.flops / timed.seconds / self._peak_flops if steps else None,

@@ -22,7 +22,7 @@ from configs.serialize import read_json
 from data.batches import Cursor, advance, take_rows
 from data.corpus import Corpus, EncodedDocument, open_corpus, verify_corpus
 from data.corpus_card import CARD_NAME, card_page
-from data.dataset import Corpora, open_corpora, training_rows
+from data.dataset import open_corpora, require_same_corpora, training_rows, with_corpora
 from data.ledger import RowEntry
 from data.objectives import Example
 from data.rows import RowSource, ServedBatch
@@ -107,11 +107,9 @@ def inspect_run(options: InspectOptions) -> Iterable[str]:
     num_steps = config.training.num_steps
     require(1 <= step <= num_steps, "step", step, f"1 to {num_steps}, the run's steps")
     if options.corpus:
-        from workflows.train import with_corpora  # loads JAX, which nothing else here needs
-
         config = with_corpora(config, options.corpus)
     corpora = open_corpora(config.data)
-    _require_same_corpora(run, corpora)
+    require_same_corpora(corpora, run.read("fingerprint.json").get("corpora"))
     source = training_rows(config, corpora)
     numbers = step_rows(config.training, step, skipped=_skipped(run))
     shown = numbers[: options.rows or len(numbers)]
@@ -300,18 +298,6 @@ def _reject(options: InspectOptions, kind: str, *names: str) -> None:
             value,
             f"{kind} as the target, which {options.target} is not",
         )
-
-
-def _require_same_corpora(run: RunDirectory, corpora: Corpora) -> None:
-    """Raises InputError if the corpora are not those the run began with."""
-    try:
-        began_with = [entry["sha"] for entry in run.read("fingerprint.json")["corpora"]]
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"run: got a fingerprint.json without corpora in {run.path}, expected a run's"
-        ) from error
-    shas = [corpus.sha for corpus in corpora.values()]
-    require(shas == began_with, "data.corpus", shas, f"{began_with}, what the run began with")
 
 
 def _skipped(run: RunDirectory) -> tuple[tuple[int, int], ...]:

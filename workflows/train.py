@@ -3,7 +3,7 @@
 import importlib.metadata
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,13 +12,18 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 
-from configs.data_config import SingleCorpusConfig
 from configs.errors import InputError, require
 from configs.overrides import apply_overrides, load_preset_or_file, parse_command, reject_overrides
 from configs.schema import RunConfig
 from configs.serialize import fingerprint, save
 from data.corpus import verify_corpus
-from data.dataset import Corpora, open_corpora
+from data.dataset import (
+    Corpora,
+    corpora_record,
+    open_corpora,
+    require_same_corpora,
+    with_corpora,
+)
 from model.build import count_matmul_params, count_params
 from planner.accounting import training_flops_per_token
 from report.read import read_run
@@ -85,24 +90,6 @@ def main(args: Sequence[str]) -> int:
     return status
 
 
-def with_corpora(config: RunConfig, folders: Sequence[Path]) -> RunConfig:
-    """The config with its corpora in other folders; as it is where none are given.
-
-    Raises:
-      InputError: another number of folders than the config has corpora.
-    """
-    if not folders:
-        return config
-    paths = tuple(map(str, folders))
-    if isinstance(config.data.mixture, SingleCorpusConfig):
-        require(len(paths) == 1, "corpus", paths, "one folder, or a config with a mixture")
-        return replace(config, data=replace(config.data, corpus=paths[0]))
-    expected = len(config.data.corpora)
-    require(len(paths) == expected, "corpus", paths, f"the mixture's {expected} folders, in order")
-    mixture = replace(config.data.mixture, corpora=paths)
-    return replace(config, data=replace(config.data, mixture=mixture))
-
-
 def verify(corpora: Corpora, console: Console) -> None:
     """Reads every byte of the corpora. Raises InputError where one is damaged."""
     with Progress(console=console, transient=True) as bar:
@@ -125,7 +112,7 @@ def finish_training(
     run: RunDirectory, config: RunConfig, corpora: Corpora, console: Console
 ) -> int:
     """Trains to the end and writes summary.json; 143 if a signal stopped it after a save."""
-    require_same_corpora(run, corpora)
+    require_same_corpora(corpora, run.read("fingerprint.json").get("corpora"))
     peak, _ = peak_flops_per_second(jax.devices())
     try:
         result = train(config, run, corpora, peak_flops=peak, console=console)
@@ -180,23 +167,8 @@ def fingerprint_of(config: RunConfig, corpora: Corpora) -> dict[str, object]:
     first = next(iter(corpora.values()))
     return {
         "config": fingerprint(config),
-        "corpora": [
-            {"name": name, "path": str(corpus.path), "sha": corpus.sha}
-            for name, corpus in corpora.items()
-        ],
+        "corpora": corpora_record(corpora),
         "tokenizer": first.tokenizer.sha,
         "versions": {"python": platform.python_version()} | versions,
         "devices": [device.device_kind for device in jax.devices()],
     }
-
-
-def require_same_corpora(run: RunDirectory, corpora: Corpora) -> None:
-    """Raises InputError if the corpora are not those the run began with."""
-    began_with = run.read("fingerprint.json")["corpora"]
-    for entry, corpus in zip(began_with, corpora.values(), strict=True):
-        require(
-            corpus.sha == entry["sha"],
-            "data.corpus",
-            corpus.sha,
-            f"{entry['sha']}, the corpus {entry['name']!r} that the run began with",
-        )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from configs.data_config import WeightedMixtureConfig
 from configs.errors import InputError
 from configs.presets import PRESETS
 from configs.schema import (
@@ -166,9 +167,9 @@ def test_an_unreadable_file_is_one_line_naming_it(tmp_path):
         assert str(path) in str(caught.value)
 
 
-def test_the_fingerprint_is_the_sha256_of_canonical_json_without_the_corpus_path():
+def test_the_fingerprint_is_the_sha256_of_canonical_json_without_paths_and_threads():
     data = {"schema_version": 1, **to_json(RunConfig())}
-    del data["data"]["corpus"]
+    del data["data"]["corpus"], data["data"]["read_threads"]
     text = json.dumps(data, sort_keys=True, separators=(",", ":"))
     assert fingerprint(RunConfig()) == hashlib.sha256(text.encode()).hexdigest()
 
@@ -179,6 +180,12 @@ def test_the_fingerprint_ignores_where_the_corpus_lies_and_nothing_else():
     reseeded = dataclasses.replace(config, data=DataConfig(seed=1))
     assert fingerprint(moved) == fingerprint(config)
     assert fingerprint(reseeded) != fingerprint(config)
+
+    def mixed(*corpora, weights=(1.0, 2.0)):
+        mixture = WeightedMixtureConfig(corpora=corpora, weights=weights)
+        return fingerprint(dataclasses.replace(config, data=DataConfig(mixture=mixture)))
+
+    assert mixed("a", "b") == mixed("x/a", "x/b") != mixed("a", "b", weights=(1.0, 3.0))
 
 
 def test_a_whole_number_in_place_of_a_fraction_has_the_same_fingerprint():

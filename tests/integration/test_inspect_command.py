@@ -1,6 +1,7 @@
 """`isoflop inspect` shows what training is fed, byte for byte, and what a corpus holds."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -210,7 +211,7 @@ def test_rows_that_training_passes_over_are_passed_over(inspect, inspect_json, m
         record = inspect_json("run", f"--step={step}", "--rows=0")
         assert [row["row"] for row in record["rows"]] == batches[step - 1].rows.tolist()
         assert_shows(record, batches[step - 1].host)
-    assert "rows 2 to 10, 6 skipped ·" in inspect("run", "--step=2")[1]
+    assert "rows 2 to 11, 6 skipped ·" in inspect("run", "--step=2")[1]
 
 
 def test_a_checkpoint_that_cannot_be_read_is_passed_by(inspect_json, make_run):
@@ -263,9 +264,7 @@ def test_tokens_and_colours_come_on_request(inspect, make_run):
     make_run(CASES["concatenate"])
     out = inspect("run", "--rows=1", "--tokens", "--color=always", "--width=60")[1]
     assert "\x1b[32m" in out
-    assert sum("weight" in line for line in out.splitlines()) >= 1
-    listed = [line for line in out.splitlines() if line.startswith("         ")]
-    assert len(listed) == 32
+    assert sum(bool(re.match(r" +\d+ +\d+ +\d+ ", line)) for line in out.splitlines()) == 32
 
 
 def test_a_run_is_inspected_without_loading_jax(make_run, tmp_path):
@@ -313,7 +312,7 @@ def test_corpora_may_have_moved(inspect, inspect_json, make_run, tiny_corpus, ot
         (["corpus", "--split=test"], "split"),
         (["."], "target"),
         (["nowhere"], "nowhere"),
-        ([], "target"),
+        ([], "expected PATH"),
     ],
 )
 def test_bad_input_is_one_line(inspect, make_run, tiny_corpus, args, names):

@@ -89,15 +89,39 @@ def run_files() -> Files:
         "events.jsonl": [{"time": "2026-01-01T00:00:00Z", "event": "resumed", "detail": "at 40"}],
         "ledger.json": {
             "schema_version": 1,
-            "rows_per_epoch": 15_625,
-            "dropped_per_epoch": 70,
+            "rows": 15_625,
+            "places": 2_015_625,
             "tokens_read": 1_999_900,
-            "tokens_trained_on": 1_999_000,
+            "tokens_repeated": 15_625,
             "tokens_padded": 100,
             "tokens_truncated": 0,
+            "tokens_trained_on": 1_999_000,
             "tokens_dropped": 70,
-            "rows": 15_625,
+            "cuts": 15_000,
             "epochs": 1.0,
+            "corpora": [
+                {
+                    "name": "notes<1>",
+                    "tokens": 1_999_970,
+                    "rows_per_epoch": 15_625,
+                    "dropped_per_epoch": 70,
+                    "epochs": 1.0,
+                    "by_epoch": [
+                        {
+                            "epoch": 0,
+                            "rows": 15_625,
+                            "places": 2_015_625,
+                            "tokens_read": 1_999_900,
+                            "tokens_repeated": 15_625,
+                            "tokens_padded": 100,
+                            "tokens_truncated": 0,
+                            "tokens_trained_on": 1_999_000,
+                            "tokens_dropped": 70,
+                            "cuts": 15_000,
+                        }
+                    ],
+                }
+            ],
         },
         "summary.json": {
             "schema_version": 1,

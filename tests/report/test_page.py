@@ -170,9 +170,26 @@ def test_a_loss_that_is_not_finite_is_counted_and_drawn_as_a_gap(write_run, file
 def test_the_ledger_says_whether_tokens_are_conserved(write_run, files):
     run_dir = write_run(files)
     assert "conserved" in Page(build_report(run_dir)).text
-    ledger = (run_dir / "ledger.json").read_text().replace("1999900", "1999907")
-    (run_dir / "ledger.json").write_text(ledger)
-    assert "off by 7" in Page(build_report(run_dir)).text
+    text = (run_dir / "ledger.json").read_text()
+    # Seven places more than explained, in the sum and in the epoch, and a sum that is off by them.
+    for old, new, off in (
+        ('"places": 2015625', '"places": 2015632', "off by 14"),
+        ('"tokens": 1999970', '"tokens": 1999973', "off by 3"),
+        ('"tokens_truncated": 0', '"tokens_truncated": 5', "off by 5"),
+    ):
+        assert old in text
+        (run_dir / "ledger.json").write_text(text.replace(old, new))
+        assert off in Page(build_report(run_dir)).text
+
+
+def test_the_ledger_lists_every_epoch_of_every_corpus(write_run, files):
+    [corpus] = files["ledger.json"]["corpora"]
+    begun = {name: 0 for name in corpus["by_epoch"][0]} | {"epoch": 1, "rows": 5}
+    corpus["by_epoch"].append(begun)
+    corpus["by_epoch"] += [begun | {"epoch": epoch} for epoch in range(2, 60)]
+    page = Page(build_report(write_run(files))).text
+    assert "notes<1>" in page and "15,000 segments begin inside" in page
+    assert "36 more epochs" in page
 
 
 def test_writing_replaces_the_page_and_leaves_nothing_else_behind(write_run, files):

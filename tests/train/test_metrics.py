@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 from rich.console import Console
 
+from data.ledger import CorpusFacts, Ledger, RowEntry
 from planner.accounting import training_flops_per_token
 from planner.hardware import CHIPS, chip_of_device
 from tests.train.samples import tiny_run
@@ -83,7 +84,9 @@ def recorder(tmp_path, seconds):
     def read(step: int, after: float, loss: float = 2.0, shape=(8, 16)) -> None:
         seconds.value += after
         metrics = StepMetrics(*map(jnp.float32, (loss, 3.0, 0.5, 0.01, 100.0)))
-        made.read(step, metrics, shape, lambda: 100 * step, bar)
+        entry = RowEntry(0, 0, step, 200 * step, 120 * step, 0, 80 * step, 0, 0, 100 * step)
+        ledger = Ledger(facts=(CorpusFacts("a", 1000, 20, 0),), entries={(0, 0): entry})
+        made.read(step, metrics, shape, lambda: ledger, bar)
 
     def records() -> list[dict]:
         path = tmp_path / "metrics.jsonl"
@@ -108,7 +111,8 @@ def test_a_record_says_how_fast_the_steps_since_the_last_one_were(recorder):
     palm = training_flops_per_token(model, 16, causal=False).total
     assert fourth["mfu"] == pytest.approx(speed * flops / 1e9)
     assert fourth["mfu_palm"] == pytest.approx(speed * palm / 1e9)
-    assert fourth["tokens"] == 400
+    assert (fourth["tokens"], fourth["tokens_read"], fourth["tokens_padded"]) == (400, 480, 320)
+    assert fourth["epochs"] == 0.2
     assert (fourth["loss"], fourth["z_loss"], fourth["grad_norm"]) == (2.0, 3.0, 0.5)
     assert recorder.made.median_step_seconds() == 1.0
     assert recorder.bar.records == recorder.records()
