@@ -2,13 +2,11 @@
 
 import json
 import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from configs.errors import InputError, require
 from configs.overrides import load_preset_or_file, parse_command, reject_overrides
@@ -37,19 +35,19 @@ from planner.accounting import (
     training_flops_per_token,
 )
 from planner.budget import parse_count
+from workflows.tokenizer_report import (
+    TOKENS_PER_PARAM,
+    Cost,
+    Domain,
+    Measured,
+    notes,
+    print_tables,
+    tokenizer_record,
+    verdict,
+)
 
 PROG = "isoflop tokenizer"
-TOKENS_PER_PARAM = 20  # a matmul parameter; the planner's rule below its laws' range
 READ_FACTOR = 32  # bytes read for each byte of a sample, at most
-MAX_PASSES = 4  # repeats that cost little: Muennighoff et al. 2023, arXiv 2305.16264
-_WIDTH = 120
-_NO_SPACES = 15  # characters a word, above which whitespace hardly separates words
-_BLOOMBERG = (
-    "Case study: BloombergGPT (arXiv 2303.17564) pretrained 50.6B parameters on 569B tokens, about "
-    "half of them finance, with 131,072 pieces of its own. They were trained on the Pile, not on "
-    "finance: OPT's tokenizer took 1.11 times the tokens on the financial text and 1.23 times on "
-    "C4, so its size and its pieces of several words seem to explain more than the domain does."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,23 +107,20 @@ def main(args: Sequence[str]) -> int:
             "schema_version": 1,
             "text": asdict(domain),
             "reference": {"preset": options.preset, "seq_len": seq_len, "seed": options.seed},
-            "tokenizers": [_record(one) for one in measured],
+            "tokenizers": [tokenizer_record(one) for one in measured],
             "verdict": conclusions,
             "notes": remarks,
         }
         print(json.dumps(record, indent=2))
     else:
-        width = None if sys.stdout.isatty() else _WIDTH
-        console = Console(width=width, markup=False, highlight=False)
-        _print_measures(domain, measured, options.preset, seq_len, console)
-        finest = f"cut finest, seen {options.min_count} times or more"
-        for one in measured:
-            _print_words(
-                one.name, "that cost most, by count × (pieces − 1)", one.costliest, console
-            )
-            _print_words(one.name, finest, one.finest, console)
-        for paragraph in [*conclusions, *remarks]:
-            console.print(f"\n{paragraph}")
+        print_tables(
+            domain,
+            measured,
+            preset=options.preset,
+            seq_len=seq_len,
+            min_count=options.min_count,
+            paragraphs=[*conclusions, *remarks],
+        )
     return 0
 
 

@@ -127,6 +127,44 @@ def notes(domain: Domain, measured: Sequence[Measured]) -> list[str]:
     return found
 
 
+def tokenizer_record(one: Measured) -> dict[str, object]:
+    """One tokenizer's entry in the JSON object."""
+    derived = (
+        *("bytes_per_token", "tokens_per_word", "byte_token_share", "byte_character_share"),
+        *("vocabulary_used", "single_piece_share", "fixed_width_bits_per_byte"),
+    )
+    return {
+        "name": one.name,
+        "is_new": one.is_new,
+        **asdict(one.use),
+        **{name: getattr(one.use, name) for name in derived},
+        "cost": asdict(one.cost),
+        "costliest_words": [_word_record(word) for word in one.costliest],
+        "finest_cut_words": [_word_record(word) for word in one.finest],
+    }
+
+
+def print_tables(
+    domain: Domain,
+    measured: Sequence[Measured],
+    *,
+    preset: str,
+    seq_len: int,
+    min_count: int,
+    paragraphs: Sequence[str],
+) -> None:
+    """Prints the figures, the words that break and `paragraphs` for a person to read."""
+    width = None if sys.stdout.isatty() else _WIDTH
+    console = Console(width=width, markup=False, highlight=False)
+    _print_measures(domain, measured, preset, seq_len, console)
+    finest = f"cut finest, seen {min_count} times or more"
+    for one in measured:
+        _print_words(one.name, "that cost most, by count × (pieces − 1)", one.costliest, console)
+        _print_words(one.name, finest, one.finest, console)
+    for paragraph in paragraphs:
+        console.print(f"\n{paragraph}")
+
+
 def _against(best: Measured, other: Measured, seq_len: int) -> str:
     tokens = other.use.num_tokens / best.use.num_tokens
     flops = other.cost.training_flops / best.cost.training_flops
@@ -148,14 +186,14 @@ def _own_pretraining(best: Measured, domain: Domain) -> str:
     affordable = MAX_PASSES * domain.num_bytes / use.bytes_per_token / TOKENS_PER_PARAM
     too_small = ", fewer than the embedding has" if affordable < cost.embedding_params else ""
     return (
-        f"A vocabulary of {use.vocab_size:,} pieces costs {_short(cost.embedding_params)} "
+        f"A vocabulary of {use.vocab_size:,} pieces costs {count(cost.embedding_params)} "
         f"embedding parameters, {share:.1%} of the shape. New pieces need new embeddings, so no "
         f"trained model can take them over: one has to be pretrained. {TOKENS_PER_PARAM} tokens (a "
-        f"rule of thumb) for each of {_short(cost.matmul_params)} matmul parameters are "
-        f"{_short(cost.own_pretraining_tokens)} tokens, {_size(cost.own_pretraining_bytes)} of "
+        f"rule of thumb) for each of {count(cost.matmul_params)} matmul parameters are "
+        f"{count(cost.own_pretraining_tokens)} tokens, {_size(cost.own_pretraining_bytes)} of "
         f"such text. You gave {_size(domain.num_bytes)}, which would be read "
         f"{passes:,.{digits}f} times. Up to {MAX_PASSES} times are nearly free (Muennighoff et al. "
-        f"2023, arXiv 2305.16264); that pretrains {_short(affordable)} matmul parameters"
+        f"2023, arXiv 2305.16264); that pretrains {count(affordable)} matmul parameters"
         f"{too_small}. Other text can fill up the rest; then how the pieces fit that counts too."
     )
 
@@ -171,7 +209,7 @@ def _payback(best: Measured, other: Measured) -> str:
     return (
         f"Were there a model with {other.name} already, shorter text alone would pay back a "
         f"pretraining with {best.name} after 3·{TOKENS_PER_PARAM}·N / (r − 1) = "
-        f"3·{TOKENS_PER_PARAM}·{_short(best.cost.matmul_params)} / {saved:.3g} = {_short(tokens)} "
+        f"3·{TOKENS_PER_PARAM}·{count(best.cost.matmul_params)} / {saved:.3g} = {count(tokens)} "
         f"tokens, {_size(tokens * best.use.bytes_per_token)} of text read or written in use. "
         "Assumed: equal shapes, N matmul parameters, a backward pass of two forward passes, "
         "FLOPs as the price, and both models equally good, which has to be measured."
@@ -181,22 +219,6 @@ def _payback(best: Measured, other: Measured) -> str:
 def _saving(best: Measured, other: Measured) -> float:
     """r − 1: what `other` costs more for the same text, in FLOPs of `best`."""
     return other.cost.training_flops / best.cost.training_flops - 1
-
-
-def _record(one: Measured) -> dict[str, object]:
-    derived = (
-        *("bytes_per_token", "tokens_per_word", "byte_token_share", "byte_character_share"),
-        *("vocabulary_used", "single_piece_share", "fixed_width_bits_per_byte"),
-    )
-    return {
-        "name": one.name,
-        "is_new": one.is_new,
-        **asdict(one.use),
-        **{name: getattr(one.use, name) for name in derived},
-        "cost": asdict(one.cost),
-        "costliest_words": [_word_record(word) for word in one.costliest],
-        "finest_cut_words": [_word_record(word) for word in one.finest],
-    }
 
 
 def _word_record(word: BrokenWord) -> dict[str, object]:
@@ -240,7 +262,7 @@ def _print_measures(
         ("  FLOPs against the fewest", lambda u, c: f"{c.flops_ratio:.3f}×"),
         ("  bytes per row", lambda u, c: f"{c.bytes_per_row:,.0f}"),
         ("  words per row", lambda u, c: f"{c.words_per_row:,.0f}"),
-        ("  embedding and head parameters", lambda u, c: _short(c.embedding_params)),
+        ("  embedding and head parameters", lambda u, c: count(c.embedding_params)),
         ("  share of all parameters", lambda u, c: f"{c.embedding_params / c.total_params:.1%}"),
         (
             "  inference FLOPs per 1,000 words",
@@ -282,18 +304,9 @@ def _visible(text: str, width: int) -> str:
     return shown if len(shown) <= width else shown[: width - 1] + "…"
 
 
-def _short(value: float) -> str:
-    """'6.29M', '1.94B' or '512'."""
-    return _scaled(value, ("T", "B", "M", "k"))
-
-
 def _size(num_bytes: float) -> str:
-    """'7.12 GB'."""
-    return f"{_scaled(num_bytes, (' T', ' G', ' M', ' k'))}B"
-
-
-def _scaled(value: float, prefixes: Sequence[str]) -> str:
-    for prefix, size in zip(prefixes, (1e12, 1e9, 1e6, 1e3), strict=True):
-        if value >= 0.9995 * size:
-            return f"{value / size:.3g}{prefix}"
-    return f"{value:.3g}"
+    """'7.12 GB', in decimal units."""
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= 0.9995 * scale:
+            return f"{significant(num_bytes / scale)} {unit}"
+    return f"{num_bytes:.0f} B"
