@@ -24,7 +24,6 @@ import random
 import re
 import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import time
@@ -36,9 +35,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import sentencepiece
 import tyro
 
-from data.corpus import TOKENIZER_NAME, open_corpus
+from data.corpus import open_corpus
 from data.corpus_card import CARD_NAME
 from data.prepare import Preparation, prepare_corpus
 from data.sources import documents_of, open_source
@@ -51,6 +51,7 @@ MEDIAN_BYTES, LENGTH_SIGMA, LONGEST_BYTES = 1500, 1.3, 4_000_000
 COMMON_WORDS = 300
 NEIGHBOURS = 50
 ROUNDS = 5
+TOGETHER = ", on all cores at once"
 VERSIONS_OF = ("numpy", "sentencepiece", "array-record", "tensorflow-datasets", "grain", "jax")
 
 
@@ -89,7 +90,7 @@ def main(options: Options) -> None:
     made = text / ".made.json"
     if not made.exists():
         say(f"writing {text}")
-        fresh(write_text, text, options.megabytes * 10**6, options.huge_line)
+        write_text(text, options.megabytes * 10**6, options.huge_line)
         made.write_text(json.dumps({"version": TEXT_VERSION}))
     assert json.loads(made.read_text())["version"] == TEXT_VERSION, f"remove {text}"
     record = options.folder / f"{corpus.name}.json"
@@ -129,8 +130,9 @@ def heading(options: Options, start: float) -> str:
         f"## {datetime.date.fromtimestamp(start)}: the data pipeline beside its peers\n\n"
         f"{len(os.sched_getaffinity(0))} cores of {cpu[1] if cpu else 'an unknown CPU'}, "
         f"{memory / 2**30:.0f} GiB, load average {os.getloadavg()[0]:.1f} at the start; Python "
-        f"{platform.python_version()}, {versions}; commit {commit or 'unknown'}; {options.megabytes}"
-        f" MB of text, {options.vocab_size:,} pieces. Medians, least and most in brackets.\n\n"
+        f"{platform.python_version()}, {versions}; commit {commit or 'unknown'}; "
+        f"{options.megabytes} MB of text, {options.vocab_size:,} pieces. Medians; least and most "
+        "in brackets.\n\n"
         f"    python {' '.join(sys.argv)}"
     )
 
@@ -142,20 +144,34 @@ def write_text(folder: Path, num_bytes: int, huge_line: bool) -> None:
     """Writes JSON lines of so many bytes of text, in shards of about `SHARD_BYTES`."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    paragraphs = _paragraphs()
-    num_shards = max(len(os.sched_getaffinity(0)), round(num_bytes / SHARD_BYTES))
-    for shard in range(num_shards):
-        path = folder / f"shard-{shard:03}.jsonl"
-        say(f"{path.name} of {num_shards}")
-        with path.open("w", encoding="utf-8") as file:
-            for text in _up_to(_documents(paragraphs, seed=shard), num_bytes // num_shards):
-                file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
-    if huge_line:
-        with (folder / "huge.jsonl").open("w", encoding="utf-8") as file:
-            file.write('{"text": "')
-            for text in _up_to(_documents(paragraphs, seed=num_shards), HUGE_LINE_BYTES):
-                file.write(json.dumps(text, ensure_ascii=False)[1:-1] + "\\n\\n")
-            file.write('"}\n')
+    cores = len(os.sched_getaffinity(0))
+    num_shards = max(cores, round(num_bytes / SHARD_BYTES))
+    with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn")) as pool:
+        paths = [folder / f"shard-{shard:03}.jsonl" for shard in range(num_shards)]
+        tasks = [
+            pool.submit(write_shard, path, shard, num_bytes // num_shards)
+            for shard, path in enumerate(paths)
+        ]
+        if huge_line:
+            tasks.append(pool.submit(write_huge_line, folder / "huge.jsonl", num_shards))
+        for task in tasks:
+            task.result()
+
+
+def write_shard(path: Path, seed: int, num_bytes: int) -> None:
+    """A document a line."""
+    with path.open("w", encoding="utf-8") as file:
+        for text in _up_to(_documents(seed), num_bytes):
+            file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+
+
+def write_huge_line(path: Path, seed: int) -> None:
+    """One line, one document."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write('{"text": "')
+        for text in _up_to(_documents(seed), HUGE_LINE_BYTES):
+            file.write(json.dumps(text, ensure_ascii=False)[1:-1])
+        file.write('"}\n')
 
 
 def _paragraphs() -> list[list[str]]:
@@ -164,16 +180,15 @@ def _paragraphs() -> list[list[str]]:
     return [re.split(r"(\w+)", part + "\n\n") for text in texts for part in text.split("\n\n")]
 
 
-def _documents(paragraphs: list[list[str]], *, seed: int) -> Iterator[str]:
+def _documents(seed: int) -> Iterator[str]:
     """Documents without an end; no two are alike, and words are about as common as they were."""
-    rng = random.Random(seed)
+    rng, paragraphs = random.Random(seed), _paragraphs()
     counts = Counter(part for paragraph in paragraphs for part in paragraph)
     ranked = [part for part, _ in counts.most_common() if re.fullmatch(r"\w+", part)]
     rare = ranked[COMMON_WORDS:]
     kinds = [[w for w in rare if w.isdigit()], [w for w in rare if not w.isdigit()]]
     while True:
-        words = dict.fromkeys(counts)
-        words.update(zip(words, words, strict=True))
+        words = dict(zip(counts, counts, strict=True))
         for kind in kinds:
             near = sorted(range(len(kind)), key=lambda rank: rank + rng.uniform(0, NEIGHBOURS))
             words.update({word: kind[other] for word, other in zip(kind, near, strict=True)})
@@ -181,7 +196,7 @@ def _documents(paragraphs: list[list[str]], *, seed: int) -> Iterator[str]:
         parts: list[str] = []
         size, wanted = 0, 0.0
         for paragraph in order:
-            part = "".join(map(words.__getitem__, paragraph))  # type: ignore[arg-type]
+            part = "".join(map(words.__getitem__, paragraph))
             parts.append(part)
             size += len(part)
             if size >= wanted:
@@ -217,14 +232,14 @@ def measure_preparation(options: Options, text: Path, model: Path, corpus: Path)
         say("SentencePiece alone, on every core")
         together = fresh(encoding_rates, *sample, processes=workers)
         for way in before:
-            rates[f"{way}, on all cores at once"] = [r for found in together for r in found[way]]
+            rates[f"{way}{TOGETHER}"] = [r for found in together for r in found[way]]
     return prepared | {"rates": rates, "date": str(datetime.date.today())}
 
 
-def encoding_rates(text: Path, model: Path, sample_bytes: int) -> dict[str, list[float]]:
-    """Megabytes a second of encoding whole documents, by way and round; ways take turns."""
+def encoding_rates(text: Path, model: Path, sample_bytes: int) -> dict[str, list[list[float]]]:
+    """Way to encode whole documents -> for every round, megabytes a second and a CPU second."""
     tokenizer = Tokenizer.load(model)
-    processor = tokenizer._processor
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.read_bytes())
     ways: dict[str, Callable[[str], object]] = {
         "SentencePiece, lists": lambda text: processor.encode(text, num_threads=1),
         "SentencePiece, arrays": lambda text: processor.encode(
@@ -233,15 +248,16 @@ def encoding_rates(text: Path, model: Path, sample_bytes: int) -> dict[str, list
         "Tokenizer.encode_parts": lambda text: deque(tokenizer.encode_parts(text.encode())),
     }
     documents = _sample(sorted(text.glob("shard-*.jsonl")), sample_bytes)
-    rates: dict[str, list[float]] = {way: [] for way in ways}
+    rates: dict[str, list[list[float]]] = {way: [] for way in ways}
     for turn in range(ROUNDS):
         part = documents[turn::ROUNDS]
-        size = sum(len(document.encode()) for document in part)
+        megabytes = sum(len(document.encode()) for document in part) / 1e6
         for way in [*ways][turn % len(ways) :] + [*ways][: turn % len(ways)]:
-            start = time.perf_counter()
+            start = np.array([time.perf_counter(), time.process_time()])
             for document in part:
                 ways[way](document)
-            rates[way].append(size / 1e6 / (time.perf_counter() - start))
+            took = [time.perf_counter(), time.process_time()] - start
+            rates[way].append((megabytes / took).tolist())
     return rates
 
 
@@ -264,15 +280,16 @@ def timed_preparation(text: Path, out: Path, model: Path, workers: int) -> dict[
         seen.setdefault(stage, [now, now])[1] = now
 
     tokenizer = Tokenizer.load(model)
-    preparation = Preparation(
-        vocab_size=tokenizer.vocab_size, tokenizer=tokenizer, workers=workers
-    )
-    start = time.perf_counter()
+    preparation = Preparation(vocab_size=tokenizer.vocab_size, tokenizer=tokenizer, workers=workers)
+    cpu_before, start = time.process_time(), time.perf_counter()
     corpus = prepare_corpus(open_source(str(text)), out, preparation, progress)
     seconds = time.perf_counter() - start
     status = Path("/proc/self/status").read_text()
+    own, workers_use = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    used = [use.ru_utime + use.ru_stime for use in (own, workers_use)]
     return {
         "seconds": seconds,
+        "cpu_seconds": sum(used) - cpu_before,
         "workers": workers,
         "stages": {
             "read": seen["reading"][1],
@@ -288,7 +305,7 @@ def timed_preparation(text: Path, out: Path, model: Path, workers: int) -> dict[
         # A process's ru_maxrss begins with that of the process it was started from: for the
         # workers that is an upper bound, for this one the kernel has an exact figure.
         "parent_bytes": 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]),
-        "worker_bytes": 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss,
+        "worker_bytes": 1024 * workers_use.ru_maxrss,
         "disk_bytes": sum(path.stat().st_size for path in out.rglob("*") if path.is_file()),
     }
 
@@ -302,33 +319,39 @@ def seconds_to_open(corpus: Path) -> float:
 
 def preparation_table(record: dict[str, Any], opening: list[float]) -> str:
     """Markdown."""
-    rates = record["rates"]
-    best = max(("SentencePiece, lists", "SentencePiece, arrays"), key=lambda w: middle(rates[w]))
-    per_core = record["bytes"] / 1e6 / record["seconds"] / record["workers"]
+    rates = {way: np.array(found).T for way, found in record["rates"].items()}
+    alone = ("SentencePiece, lists", "SentencePiece, arrays")
+    best = max(alone, key=lambda way: np.median(rates[way][0]))
+    megabytes = record["bytes"] / 1e6
+    ours = (megabytes / record["seconds"] / record["workers"], megabytes / record["cpu_seconds"])
     stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in record["stages"].items())
-    share = spread([per_core / rate for rate in rates[best]], "{:.2f}")
+
+    def share(way: str) -> str:
+        return " | ".join(spread(own / rates[way][clock]) for clock, own in enumerate(ours))
+
     lines = [
-        f"Preparation ({record['date']}): {record['bytes'] / 1e6:,.0f} MB in "
-        f"{record['documents']:,} documents ({record['duplicates']:,} duplicates), "
-        f"{record['tokens']:,} tokens.\n",
-        "| | figure | target |",
-        "|---|---|---|",
-        *(f"| {way}, MB/s a core | {spread(rates[way], '{:.2f}')} | |" for way in rates),
-        f"| `prepare_corpus`, {record['workers']} workers, MB/s a core | **{per_core:.2f}** | |",
-        f"| ... as a share of {best}, one thread | **{share}** | ≥ 0.85 |",
+        f"Preparation ({record['date']}): {megabytes:,.0f} MB in {record['documents']:,} documents "
+        f"({record['duplicates']:,} duplicates), {record['tokens']:,} tokens, "
+        f"{record['workers']} workers, {record['seconds']:.1f} s ({stages}). SentencePiece before "
+        "and after, ways in turns.\n",
+        "| MB/s a core | by the clock | by CPU time | target |",
+        "|---|---|---|---|",
+        *(f"| {way} | {spread(wall)} | {spread(cpu)} | |" for way, (wall, cpu) in rates.items()),
+        f"| `prepare_corpus` | **{ours[0]:.2f}** | {ours[1]:.2f} | |",
+        f"| its share of {best}, one process | {share(best)} | ≥ 0.85 |",
     ]
-    if together := rates.get(f"{best}, on all cores at once"):
-        share = spread([per_core / rate for rate in together], "{:.2f}")
-        lines.append(f"| ... as a share of it on all cores at once | {share} | |")
+    if record["workers"] > 1:
+        lines.append(f"| its share of that on all cores at once | {share(f'{best}{TOGETHER}')} | |")
     return "\n".join(
         [
             *lines,
-            f"| seconds in all | {record['seconds']:.1f} ({stages}) | |",
+            "\n| | figure | target |",
+            "|---|---|---|",
             f"| most memory, parent | {record['parent_bytes'] / 2**30:.2f} GiB | |",
             f"| most memory, largest worker | {record['worker_bytes'] / 2**30:.2f} GiB | < 3 GiB |",
             f"| corpus on disk | {record['disk_bytes'] / 1e6:,.0f} MB | |",
-            "| `open_corpus` in a fresh process, imports aside, page cache as the preparation "
-            f"left it | {spread(opening, '{:.2f}')} s | < 1 s |",
+            "| `open_corpus` in a fresh process, imports aside, page cache as it was | "
+            f"{spread(opening)} s | < 1 s |",
         ]
     )
 
@@ -343,13 +366,9 @@ def rows_on_one_core(corpus: Path, folder: Path, seq_len: int, seconds: float) -
     return rows_tables(open_corpus(corpus), folder, seq_len=seq_len, seconds=seconds, say=say)
 
 
-middle = statistics.median
-
-
-def spread(values: Sequence[float], form: str) -> str:
+def spread(values: Sequence[float] | np.ndarray) -> str:
     """Median, and the least and the most of several measurements."""
-    low, high = (form.format(f(values)) for f in (min, max))
-    return f"{form.format(float(np.median(values)))} ({low} to {high})"
+    return f"{np.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ ones before the run, outside the timing. Each pipeline gets the fastest of three
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -85,8 +86,8 @@ def rows_tables(
     chosen = {}
     sources = grain_sources(corpus, documents, folder, seq_len, say)
     for name, start in grain_ways(sources, seq_len).items():
-        rates = [rate(start(options), 0, seconds / ROUNDS / 4) for options in READ_OPTIONS]
-        best = READ_OPTIONS[int(np.argmax(rates))]
+        trials = [rate(start(options), 0, seconds / ROUNDS / 4) for options in READ_OPTIONS]
+        best = READ_OPTIONS[int(np.argmax(trials))]
         chosen[name], pipelines[name] = f"{best.num_threads} threads", start(best)
     say("fill and cuts")
     qualities = {name: quality(start(0)) for name, start in pipelines.items()}
@@ -102,7 +103,8 @@ def rows_tables(
         f"Rows of {seq_len:,} tokens in batches of {BATCH_ROWS}, one process pinned to one core, "
         f"page cache warm; {stream.num_tokens:,} tokens, of which our cache holds {cached:.1%}. "
         f"Cuts are per million tokens beyond the {unavoidable * 1e6:.1f} that documents longer "
-        "than a row need. Ratio: ours (`feed` without device) over Grain's, paired by round.\n",
+        f"than a row need, counted in {QUALITY_BATCHES} batches. Ratio: ours (`feed` without "
+        "device) over Grain's, paired by round.\n",
         "| | million tokens/s | full | cuts | ratio |",
         "|---|---|---|---|---|",
     ]
@@ -140,7 +142,7 @@ def rate(start: Start, turn: int, seconds: float) -> float:
     return count / took
 
 
-def close(batches: Iterator[Batch]) -> None:
+def close(batches: Iterator[Any]) -> None:
     """Ends a pipeline's threads."""
     if callable(end := getattr(batches, "close", None)):
         end()
@@ -232,24 +234,24 @@ def grain_sources(
     corpus: Corpus, documents: np.ndarray, folder: Path, seq_len: int, say: Callable[[str], None]
 ) -> Sources:
     """Grain's documents; writes the files of records unless they are there."""
-    stream, dtype = corpus.stream("train"), np.dtype("<u2")
+    stream = corpus.stream("train")
     assert corpus.tokenizer.vocab_size <= 2**16, "records hold 16 bits a token"
     sources = {}
     for name, spans in (("documents", documents), ("pieces", cut(documents, seq_len + 1))):
         path = folder / f"{corpus.sha[:16]}-{name}-{seq_len}.array_record"
         if not path.exists():
             say(f"writing {path}")
-            partial = path.with_suffix(".partial")
+            unfinished = path.with_suffix(".partial")
             writer = array_record_module.ArrayRecordWriter(
-                str(partial), "group_size:1,uncompressed"
+                str(unfinished), "group_size:1,uncompressed"
             )
             for start, length in spans.tolist():
-                writer.write(stream.read(start, length)[0].astype(dtype).tobytes())
+                writer.write(stream.read(start, length)[0].astype(np.uint16).tobytes())
             writer.close()
-            partial.rename(path)
-        records = grain.MapDataset.source(grain.sources.ArrayRecordDataSource(str(path)))
-        sources[f"record_{name}"] = records.map(
-            lambda record: {"tokens": np.frombuffer(record, dtype)}
+            unfinished.rename(path)
+        records: Any = grain.sources.ArrayRecordDataSource(str(path))
+        sources[f"record_{name}"] = grain.MapDataset.source(records).map(
+            lambda record: {"tokens": np.frombuffer(record, np.uint16)}
         )
         sources[f"stream_{name}"] = grain.MapDataset.source(StreamDocuments(stream, spans))
         assert len(records) == len(spans)
@@ -270,22 +272,14 @@ Packer = Callable[[grain.IterDataset], grain.IterDataset]
 def grain_packers(seq_len: int) -> dict[str, Packer]:
     """Grain's packings, with rows one longer than the inputs as ours have."""
     length = {"tokens": seq_len + 1}
-    packers: dict[str, Packer] = {
-        "ConcatThenSplit": lambda parent: grain.experimental.ConcatThenSplitIterDataset(
-            parent, length_struct=length
-        )
+    concatenate = grain.experimental.ConcatThenSplitIterDataset
+    fits = {
+        "FirstFit": grain.experimental.FirstFitPackIterDataset,
+        "BestFit": grain.experimental.BestFitPackIterDataset,
     }
-    for bins in PACKING_BINS:
-        packers[f"FirstFit, {bins} bins"] = lambda parent, bins=bins: (
-            grain.experimental.FirstFitPackIterDataset(
-                parent, length_struct=length, num_packing_bins=bins
-            )
-        )
-        packers[f"BestFit, {bins} bins"] = lambda parent, bins=bins: (
-            grain.experimental.BestFitPackIterDataset(
-                parent, length_struct=length, num_packing_bins=bins
-            )
-        )
+    packers: dict[str, Packer] = {"ConcatThenSplit": partial(concatenate, length_struct=length)}
+    for bins, (name, fit) in itertools.product(PACKING_BINS, fits.items()):
+        packers[f"{name}, {bins} bins"] = partial(fit, length_struct=length, num_packing_bins=bins)
     return packers
 
 
@@ -302,9 +296,7 @@ def grain_ways(sources: Sources, seq_len: int) -> dict[str, Callable[[grain.Read
     return ways
 
 
-def _grain_way(
-    documents: grain.MapDataset, packer: Packer
-) -> Callable[[grain.ReadOptions], Start]:
+def _grain_way(documents: grain.MapDataset, packer: Packer) -> Callable[[grain.ReadOptions], Start]:
     def with_options(options: grain.ReadOptions) -> Start:
         def start(turn: int) -> Iterator[Batch]:
             shuffled = documents.seed(turn).shuffle().repeat().to_iter_dataset(options)
@@ -358,37 +350,47 @@ def best_fit_cuts(stream: TokenStream, seq_len: int) -> float:
 
 
 def elastic_lines(stream: TokenStream, sources: Sources, seq_len: int) -> str:
-    """How many of the first rows are the same when two readers share the work of one."""
-    lines = [f"Of {ELASTIC_ROWS} rows that one reader makes, two that share its work make:"]
+    """How many of the first rows are the same when two readers share the work of one.
+
+    Rows of a single document are passed over: those no packing could make differ.
+    """
+    lines = [
+        f"Of the first {ELASTIC_ROWS} rows of one reader, those of several documents, two readers "
+        "that share the work make:"
+    ]
     packers = grain_packers(seq_len)
     for name in ("ConcatThenSplit", *(f"{kind}, 32 bins" for kind in ("FirstFit", "BestFit"))):
         documents = sources.record_documents if "Concat" in name else sources.record_pieces
         shuffled = documents.seed(0).shuffle()
         readers = [shuffled, shuffled[::2], shuffled[1::2]]
         one, *two = (_rows(packers[name](reader.to_iter_dataset())) for reader in readers)
-        lines.append(f"Grain {name}: {len(one & (two[0] | two[1])) / len(one):.0%};")
+        lines.append(f"Grain {name} {len(one & (two[0] | two[1])) / len(one):.0%},")
     for name, config in (("concatenate", ConcatenateConfig()), ("best_fit", BestFitConfig())):
+        numbers = range(ELASTIC_ROWS)
         one, *two = (
-            [
-                row_source(stream, config, seq_len).row(number).example.inputs.tobytes()
-                for number in numbers
-            ]
-            for numbers in (
-                range(ELASTIC_ROWS),
-                range(0, ELASTIC_ROWS, 2),
-                range(1, ELASTIC_ROWS, 2),
+            {
+                example.inputs.tobytes()
+                for example in (source.row(number).example for number in reader)
+                if example.segment_ids.max() > 1
+            }
+            for source, reader in (
+                (row_source(stream, config, seq_len), part)
+                for part in (numbers, numbers[::2], numbers[1::2])
             )
         )
-        same = sum(a == b for a, b in zip(one, itertools.chain(*zip(*two, strict=True)), strict=True))
-        lines.append(f"our {name}: {same / len(one):.0%}, in the same order;")
-    return " ".join(lines).removesuffix(";") + "."
+        lines.append(f"our {name} {len(one & (two[0] | two[1])) / len(one):.0%},")
+    return " ".join(lines).removesuffix(",") + "."
 
 
 def _rows(packed: grain.IterDataset) -> set[bytes]:
-    batches = iter(packed)
-    rows = {row["tokens"].tobytes() for row in itertools.islice(batches, ELASTIC_ROWS)}
-    close(batches)  # type: ignore[arg-type]
-    return rows
+    rows = iter(packed)
+    found = {
+        row["tokens"].tobytes()
+        for row in itertools.islice(rows, ELASTIC_ROWS)
+        if row["tokens_segment_ids"].max() > 1
+    }
+    close(rows)
+    return found
 
 
 def spread(values: Sequence[float] | np.ndarray) -> str:

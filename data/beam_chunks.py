@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data.beam_runner import BeamRunner
-from data.token_chunks import CHUNK_TOKENS, Chunk, TokenChunks, num_chunks
+from data.token_chunks import CHUNK_TOKENS, START_DTYPE, Chunk, TokenChunks, num_chunks
 
 
 class BucketFiles(NamedTuple):
@@ -61,7 +61,7 @@ def chunks_from(files: BucketFiles, bucket: int) -> Iterator[Chunk]:
         yield Chunk(
             number,
             _read_tokens(files, begin, end),
-            (starts[before:inside] - begin).astype("<u2"),
+            (starts[before:inside] - begin).astype(START_DTYPE),
             begin - int(starts[document]),
             int(files.first_documents[bucket]) + before,
         )

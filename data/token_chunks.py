@@ -23,7 +23,7 @@ from configs.errors import InputError
 _Example = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
 
 CHUNK_TOKENS = 8192
-_START_DTYPE = np.dtype("<u2")
+START_DTYPE = np.dtype("<u2")
 
 
 class Chunk(NamedTuple):
@@ -89,7 +89,7 @@ def cut_chunks(parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[Chunk
         chunk = Chunk(
             number,
             waiting[:size],
-            starts[:inside].astype(_START_DTYPE),
+            starts[:inside].astype(START_DTYPE),
             document_offset if inside == 0 or starts[0] > 0 else 0,
             documents_before,
         )
@@ -124,7 +124,7 @@ def parse_chunk(record: bytes, *, number: int, dtype: np.dtype) -> Chunk:
         chunk = Chunk(
             number,
             np.frombuffer(feature["tokens"].bytes_list.value[0], dtype),
-            np.frombuffer(feature["document_starts"].bytes_list.value[0], _START_DTYPE),
+            np.frombuffer(feature["document_starts"].bytes_list.value[0], START_DTYPE),
             feature["document_offset"].int64_list.value[0],
             feature["documents_before"].int64_list.value[0],
         )
@@ -171,7 +171,7 @@ class TokenChunks(tfds.core.GeneratorBasedBuilder):
             features=tfds.features.FeaturesDict(
                 {
                     "tokens": _bytes_feature(self._dtype),
-                    "document_starts": _bytes_feature(_START_DTYPE),
+                    "document_starts": _bytes_feature(START_DTYPE),
                     "chunk": np.int64,
                     "document_offset": np.int64,
                     "documents_before": np.int64,
