@@ -40,7 +40,7 @@ from configs.errors import InputError
 from data.beam_chunks import BeamTokenChunks, bucket_files
 from data.beam_runner import BeamRunner, open_runner, require_shared_folder
 from data.corpus import Corpus
-from data.corpus_card import SPLITS
+from data.corpus_card import SPLITS, SplitTotals
 from data.encode import EncodedSplit, EncodeTask, ReadTask, encode_bucket, read_part
 from data.parallel import Tally
 from data.prepare import (
@@ -48,7 +48,6 @@ from data.prepare import (
     Execution,
     Preparation,
     Progress,
-    SplitTotals,
     prepare_corpus,
     silent,
     write_bytes,

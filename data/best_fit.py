@@ -18,8 +18,6 @@ import math
 from bisect import bisect_left, insort
 from functools import lru_cache
 
-import numpy as np
-
 from configs.data_config import BestFitConfig
 from configs.errors import require
 from data.packing import Piece, Row, RowShape, pieces_row
@@ -30,7 +28,7 @@ from data.token_stream import CACHED_CHUNKS, TokenSource
 FILL = 0.975
 # What is asked of the whole, rounding to whole windows and rows included.
 _ENOUGH = 0.972
-_WINDOW_ROWS = range(64, 257)
+_WINDOW_ROWS = range(48, 257)
 _MAX_BLOCK_WINDOWS = 16
 
 
@@ -92,7 +90,7 @@ class BestFit:
 def window_layout(num_tokens: int, shape: RowShape) -> tuple[int, int]:
     """Into how many windows to cut a stream, and how many rows each gets.
 
-    The smallest windows that leave the rows full enough; for a stream of less than some 64 rows,
+    The smallest windows that leave the rows full enough; for a stream of less than some 50 rows,
     which no layout fills as well, the fullest.
     """
     best = (0.0, 0, 0)
@@ -123,16 +121,16 @@ def window_pieces(stream: TokenSource, start: int, stop: int, shape: RowShape) -
     Example: a document of 8 tokens at 100, rows of 4 tokens, overlap 1: pieces of 4 tokens at 100
     and 103, and one of 2 at 106.
     """
-    starts = stream.document_starts(start, stop + shape.tokens + 1)
+    beyond = stop + shape.tokens + 1
+    starts = stream.document_starts(start, beyond).tolist()
     into = stream.document_offset(start)
-    firsts = starts[: np.searchsorted(starts, stop)]
     if into:  # the window opens inside a document
-        firsts = np.concatenate([[start - into], firsts])
+        starts.insert(0, start - into)
     pieces = []
-    for first in firsts.tolist():
-        after = int(np.searchsorted(starts, max(first + 1, start)))
-        # A document that goes on beyond what was looked at is long enough for every piece here.
-        end = int(starts[after]) if after < len(starts) else stop + shape.tokens + 1
+    # A document that goes on beyond what was looked at is long enough for every piece here.
+    for first, end in zip(starts, [*starts[1:], beyond], strict=True):
+        if first >= stop:
+            break
         skipped = -(-max(0, start - first) // shape.stride)
         for begin in range(first + skipped * shape.stride, min(end, stop), shape.stride):
             is_cut = begin > first

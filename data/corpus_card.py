@@ -3,17 +3,23 @@
 corpus.md says the same to a person.
 """
 
+import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xxhash
 
 from configs.errors import InputError, require
-from data.token_chunks import num_chunks
+from configs.serialize import write_json, write_text
+from data.spool import Duplicates
+from data.token_chunks import CHUNK_TOKENS, num_chunks
+from data.tokenizer import Tokenizer
 
 SCHEMA_VERSION = 2
 CARD_NAME = "corpus.json"
@@ -59,6 +65,36 @@ class SplitCard:
     length_counts: Mapping[str, int]
 
 
+@dataclass(kw_only=True)
+class SplitTotals:
+    """What the card says of a split, added up as its documents are encoded."""
+
+    documents: int = 0
+    bytes: int = 0
+    tokens: int = 0
+    shortest: int = 2**63 - 1
+    longest: int = 0
+    length_counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, lengths: np.ndarray, num_bytes: int) -> None:
+        """Counts documents of `lengths` tokens."""
+        if len(lengths) == 0:
+            return
+        self.documents += len(lengths)
+        self.bytes += num_bytes
+        self.tokens += int(lengths.sum())
+        self.shortest = min(self.shortest, int(lengths.min()))
+        self.longest = max(self.longest, int(lengths.max()))
+        for bits, count in enumerate(_length_counts(lengths).tolist()):
+            if count:
+                self.length_counts[str(bits)] += count
+
+    def to_json(self) -> dict[str, Any]:
+        """The split as the card holds it."""
+        counts = dict(sorted(self.length_counts.items(), key=lambda item: int(item[0])))
+        return vars(self) | {"chunks": num_chunks(self.tokens), "length_counts": counts}
+
+
 def file_entry(path: Path) -> dict[str, Any]:
     """A file's size, and the xxh3 of the whole of it and of its last 64 KiB, for the card."""
     whole, tail = xxhash.xxh3_64(), b""
@@ -71,6 +107,36 @@ def file_entry(path: Path) -> dict[str, Any]:
         "xxh3": whole.hexdigest(),
         "footer_xxh3": xxhash.xxh3_64_hexdigest(tail),
     }
+
+
+def write_card(
+    out: Path,
+    *,
+    source: dict[str, str],
+    recipe: dict[str, Any],
+    tokenizer: Tokenizer,
+    totals: dict[str, SplitTotals],
+    duplicates: Duplicates,
+    skipped: dict[str, int],
+    paths: Sequence[Path],
+) -> None:
+    """Writes corpus.md and, last, corpus.json."""
+    content = recipe | {"tokenizer_sha": tokenizer.sha, "chunk_tokens": CHUNK_TOKENS}
+    card = {
+        "schema_version": SCHEMA_VERSION,
+        "sha": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
+        "source": source,
+        "recipe": recipe,
+        "vocab_size": tokenizer.vocab_size,
+        "tokenizer_sha": tokenizer.sha,
+        "bytes_per_token": totals["train"].bytes / totals["train"].tokens,
+        "splits": {split: totals[split].to_json() for split in SPLITS},
+        "duplicates": duplicates._asdict(),
+        "skipped": skipped,
+        "files": {path.relative_to(out).as_posix(): file_entry(path) for path in paths},
+    }
+    write_text(out / CARD_PAGE, card_page(card))
+    write_json(out / CARD_NAME, card)
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -194,3 +260,9 @@ def card_page(card: Mapping[str, Any]) -> str:
 def require_card(condition: bool, name: str, got: object, expected: str) -> None:
     """`require` for what a corpus holds."""
     require(condition, f"data.corpus: {name}", got, expected)
+
+
+def _length_counts(lengths: np.ndarray) -> np.ndarray:
+    """Documents by the bit length of their token count, int64 [LENGTH_BINS]."""
+    # frexp's exponent of a whole number is its bit length.
+    return np.bincount(np.frexp(lengths)[1], minlength=LENGTH_BINS)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.corpus_card import LENGTH_BINS, SPLITS
+from data.corpus_card import SPLITS
 from data.parallel import Tally
 from data.sources.text_source import Problems, SourceShard
 from data.spool import (
@@ -119,9 +119,3 @@ def _encode(texts: Iterator[bytes], tokenizer: Tokenizer, path: Path, tally: Tal
             lengths.append(length)
             tally.add(1, len(text))
     return np.array(lengths, np.int64)
-
-
-def length_counts(lengths: np.ndarray) -> np.ndarray:
-    """Documents by the bit length of their token count, int64 [LENGTH_BINS]."""
-    # frexp's exponent of a whole number is its bit length.
-    return np.bincount(np.frexp(lengths)[1], minlength=LENGTH_BINS)

@@ -17,48 +17,24 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from configs.errors import InputError, require
-from configs.serialize import write_json, write_text
+from configs.serialize import write_json
 from data.corpus import TOKENIZER_NAME, Corpus, intact_corpus, open_corpus
-from data.corpus_card import (
-    CARD_NAME,
-    CARD_PAGE,
-    SCHEMA_VERSION,
-    SPLITS,
-    card_page,
-    file_entry,
-)
-from data.encode import EncodedSplit, EncodeTask, ReadTask, encode_bucket, length_counts, read_part
+from data.corpus_card import CARD_NAME, CARD_PAGE, SPLITS, SplitTotals, write_card
+from data.encode import EncodedSplit, EncodeTask, ReadTask, encode_bucket, read_part
+from data.order import Ordered, order_documents
 from data.parallel import run_tasks
 from data.sources import TextSource
-from data.sources.text_source import Document
-from data.spool import (
-    FIRST_RANK,
-    HELD_OUT_FRACTION,
-    LAST_RANK,
-    Duplicates,
-    PartRecord,
-    SpoolWriter,
-    is_held_out,
-    ordered_bucket,
-    read_texts,
-)
-from data.token_chunks import (
-    CHUNK_TOKENS,
-    Chunk,
-    TokenChunks,
-    cut_chunks,
-    num_chunks,
-    token_dtype,
-)
+from data.spool import HELD_OUT_FRACTION, PartRecord
+from data.token_chunks import Chunk, TokenChunks, cut_chunks, num_chunks, token_dtype
 from data.tokenizer import SAMPLE_BYTES, Tokenizer, train_tokenizer
 from data.tokenizer_sample import sample_texts
 
@@ -142,44 +118,6 @@ class Preparation:
         return self.sample_bytes or max(SAMPLE_BYTES, _SAMPLE_BYTES_PER_PIECE * self.vocab_size)
 
 
-class Ordered(NamedTuple):
-    """The documents of a spool: each bucket's entries in order, what was left out, a hash."""
-
-    order: list[np.ndarray]
-    duplicates: Duplicates
-    sha: str
-
-
-@dataclass(kw_only=True)
-class SplitTotals:
-    """What the card says of a split, added up as its documents are encoded."""
-
-    documents: int = 0
-    bytes: int = 0
-    tokens: int = 0
-    shortest: int = 2**63 - 1
-    longest: int = 0
-    length_counts: Counter[str] = field(default_factory=Counter)
-
-    def add(self, lengths: np.ndarray, num_bytes: int) -> None:
-        """Counts documents of `lengths` tokens."""
-        if len(lengths) == 0:
-            return
-        self.documents += len(lengths)
-        self.bytes += num_bytes
-        self.tokens += int(lengths.sum())
-        self.shortest = min(self.shortest, int(lengths.min()))
-        self.longest = max(self.longest, int(lengths.max()))
-        for bits, count in enumerate(length_counts(lengths).tolist()):
-            if count:
-                self.length_counts[str(bits)] += count
-
-    def to_json(self) -> dict[str, Any]:
-        """The split as the card holds it."""
-        counts = dict(sorted(self.length_counts.items(), key=lambda item: int(item[0])))
-        return vars(self) | {"chunks": num_chunks(self.tokens), "length_counts": counts}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Execution:
     """Where a preparation's work is done; the corpus is the same whatever it is.
@@ -247,11 +185,14 @@ def _prepare(
 ) -> Corpus:
     work = out / WORK_NAME
     parts = _read(source, work, preparation, execution, progress)
-    folders = tuple(work / f"part-{part:05}" for part in range(len(parts)))
-    ordered = order_documents(folders, source, work, preparation)
-    if len(ordered.order) == 1 and len(ordered.order[0]) == 1 and source.pinned_held_out is None:
-        folders = (_cut_in_two(folders, ordered, work, preparation),)
-        ordered = order_documents(folders, source, work, preparation)
+    ordered = order_documents(
+        [work / f"part-{part:05}" for part in range(len(parts))],
+        work,
+        source=" ".join(source.describe().values()),
+        is_pinned=source.pinned_held_out is not None,
+        keep_duplicates=preparation.keep_duplicates,
+        seed=preparation.seed,
+    )
     recipe = preparation.recipe | {"documents_sha": ordered.sha}
     if (corpus := intact_corpus(out)) is not None:
         shutil.rmtree(work)
@@ -262,15 +203,15 @@ def _prepare(
             "seed; expected another folder, or remove it"
         )
     _clear(out)
-    tokenizer = _tokenizer(folders, ordered, work, preparation, progress)
+    tokenizer = _tokenizer(ordered, work, preparation, progress)
     write_bytes(out / TOKENIZER_NAME, tokenizer.model_bytes)
-    buckets = _encode(folders, ordered, work, tokenizer, execution, progress)
+    buckets = _encode(ordered, work, tokenizer, execution, progress)
     totals = {split: SplitTotals() for split in SPLITS}
     chunks = execution.chunks(
         out,
         buckets,
         totals,
-        num_buckets=len(ordered.order),
+        num_buckets=len(ordered.buckets),
         dtype=token_dtype(tokenizer.vocab_size),
         progress=progress,
     )
@@ -287,36 +228,6 @@ def _prepare(
     )
     shutil.rmtree(work)
     return open_corpus(out)
-
-
-def write_card(
-    out: Path,
-    *,
-    source: dict[str, str],
-    recipe: dict[str, Any],
-    tokenizer: Tokenizer,
-    totals: dict[str, SplitTotals],
-    duplicates: Duplicates,
-    skipped: dict[str, int],
-    paths: Sequence[Path],
-) -> None:
-    """Writes corpus.md and, last, corpus.json."""
-    content = recipe | {"tokenizer_sha": tokenizer.sha, "chunk_tokens": CHUNK_TOKENS}
-    card = {
-        "schema_version": SCHEMA_VERSION,
-        "sha": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
-        "source": source,
-        "recipe": recipe,
-        "vocab_size": tokenizer.vocab_size,
-        "tokenizer_sha": tokenizer.sha,
-        "bytes_per_token": totals["train"].bytes / totals["train"].tokens,
-        "splits": {split: totals[split].to_json() for split in SPLITS},
-        "duplicates": duplicates._asdict(),
-        "skipped": skipped,
-        "files": {path.relative_to(out).as_posix(): file_entry(path) for path in paths},
-    }
-    write_text(out / CARD_PAGE, card_page(card))
-    write_json(out / CARD_NAME, card)
 
 
 def held_out_rule(source: TextSource) -> dict[str, str]:
@@ -387,71 +298,7 @@ def _signature(work: Path) -> object:
         return None
 
 
-def order_documents(
-    folders: Sequence[Path], source: TextSource, work: Path, preparation: Preparation
-) -> Ordered:
-    """Sorts every bucket, drops duplicates, and makes sure that both splits have a document.
-
-    Raises:
-        InputError: there is no text, or the source pins all documents to one split.
-    """
-    num_buckets = 1 + max(
-        (int(path.stem) for folder in folders for path in folder.glob("*.index")), default=-1
-    )
-    order, duplicates = [], Duplicates(0, 0)
-    for bucket in range(num_buckets):
-        entries, dropped = ordered_bucket(
-            folders, bucket, keep_duplicates=preparation.keep_duplicates
-        )
-        order.append(entries)
-        duplicates = Duplicates(*(a + b for a, b in zip(duplicates, dropped, strict=True)))
-    described = " ".join(source.describe().values())
-    require(any(map(len, order)), "source", described, "some text (every document is blank)")
-    held_out = sum(int(is_held_out(entries["rank"]).sum()) for entries in order)
-    total = sum(map(len, order))
-    if held_out in (0, total) and (total > 1 or source.pinned_held_out is not None):
-        missing = "held_out" if held_out == 0 else "train"
-        require(source.pinned_held_out is None, "source", described, f"{missing} documents")
-        _move_one(order, to_held_out=held_out == 0)
-    sha = hashlib.sha256()
-    for bucket, entries in enumerate(order):
-        np.save(work / f"order-{bucket:04}.npy", entries)
-        identity = np.zeros(len(entries), [("high", "<u8"), ("low", "<u8"), ("held_out", "?")])
-        identity["high"], identity["low"] = entries["key_high"], entries["key_low"]
-        identity["held_out"] = is_held_out(entries["rank"])
-        sha.update(identity.tobytes())
-    return Ordered(order, duplicates, sha.hexdigest())
-
-
-def _move_one(order: list[np.ndarray], *, to_held_out: bool) -> None:
-    """Moves the document nearest to the other split's ranks across."""
-    ranks = [(int(rank), b, i) for b, e in enumerate(order) for i, rank in enumerate(e["rank"])]
-    _, bucket, index = min(ranks) if to_held_out else max(ranks)
-    order[bucket]["rank"][index] = FIRST_RANK if to_held_out else LAST_RANK
-
-
-def _cut_in_two(
-    folders: Sequence[Path], ordered: Ordered, work: Path, preparation: Preparation
-) -> Path:
-    """Spools the only document as two: its last lines (or characters) are held out."""
-    [text] = read_texts(folders, 0, ordered.order[0])
-    target = len(text) - max(1, round(HELD_OUT_FRACTION * len(text)))
-    cut = text.rfind(b"\n", 0, target) + 1 or text.find(b"\n", target) + 1
-    if cut in (0, len(text)):
-        cut = target
-        while cut > 0 and text[cut] & 0xC0 == 0x80:  # inside a character
-            cut -= 1
-    require(0 < cut < len(text), "source", text.decode(), "more than one character of text")
-    folder = work / "part-of-one"
-    writer = SpoolWriter(folder, part=0, num_buckets=1, seed=preparation.seed)
-    writer.add(Document("begin", text[:cut]), rank=LAST_RANK)
-    writer.add(Document("end", text[cut:]), rank=FIRST_RANK)
-    writer.close({})
-    return folder
-
-
 def _tokenizer(
-    folders: Sequence[Path],
     ordered: Ordered,
     work: Path,
     preparation: Preparation,
@@ -464,9 +311,8 @@ def _tokenizer(
     path = work / f"tokenizer-{kept}.model"
     progress("tokenizer", 0.0)
     if not path.exists():
-        train = [entries[~is_held_out(entries["rank"])] for entries in ordered.order]
         texts = sample_texts(
-            folders, train, sample_bytes=preparation.tokenizer_bytes, seed=preparation.seed
+            ordered, sample_bytes=preparation.tokenizer_bytes, seed=preparation.seed
         )
         tokenizer = train_tokenizer(
             texts,
@@ -480,7 +326,6 @@ def _tokenizer(
 
 
 def _encode(
-    folders: Sequence[Path],
     ordered: Ordered,
     work: Path,
     tokenizer: Tokenizer,
@@ -492,15 +337,14 @@ def _encode(
     out.mkdir(exist_ok=True)
     model = out / TOKENIZER_NAME
     write_bytes(model, tokenizer.model_bytes)
-    total = sum(int(entries["length"].sum()) for entries in ordered.order)
 
     def tick(documents: int, num_bytes: int) -> None:
-        progress("encoding", num_bytes / total, documents=documents, num_bytes=num_bytes)
+        progress("encoding", num_bytes / ordered.bytes, documents=documents, num_bytes=num_bytes)
 
     tick(0, 0)
     tasks = [
-        EncodeTask(tuple(folders), bucket, work / f"order-{bucket:04}.npy", model, out)
-        for bucket in range(len(ordered.order))
+        EncodeTask(ordered.folders, bucket, order, model, out)
+        for bucket, order in enumerate(ordered.buckets)
     ]
     yield from execution.run(encode_bucket, tasks, workers=execution.workers, on_tick=tick)
 

@@ -27,6 +27,7 @@ _ALL_RANKS = 2**64
 FIRST_RANK, LAST_RANK = 0, _ALL_RANKS - 1
 
 _BUFFERED_BYTES = 64 * 2**20
+_WHOLE_BYTES = 64 * 2**20
 
 ENTRY = np.dtype(
     [
@@ -153,14 +154,37 @@ def ordered_bucket(
 
 
 def read_texts(folders: Sequence[Path], bucket: int, entries: np.ndarray) -> Iterator[bytes]:
-    """The texts of a bucket's entries, in their order."""
-    files = {}
+    """The texts of a bucket's entries, in their order.
+
+    A file of a part is read whole, unless it is large or little of it is wanted: the order of the
+    shuffle jumps about in it, which a disk answers slowly.
+    """
+    parts = {}
     try:
+        for part in np.unique(entries["part"]).tolist():
+            wanted = int(entries["length"][entries["part"] == part].sum())
+            path = folders[part] / f"{bucket:04}.text"
+            parts[part] = _SpooledFile(path, whole=path.stat().st_size <= 2 * wanted)
         for part, offset, length in entries[["part", "offset", "length"]].tolist():
-            if part not in files:
-                files[part] = (folders[part] / f"{bucket:04}.text").open("rb")
-            files[part].seek(offset)
-            yield files[part].read(length)
+            yield parts[part].read(offset, length)
     finally:
-        for file in files.values():
-            file.close()
+        for part in parts.values():
+            part.close()
+
+
+class _SpooledFile:
+    """Slices of a file, out of memory where it is read whole and not too large for that."""
+
+    def __init__(self, path: Path, *, whole: bool):
+        self._file = path.open("rb")
+        fits = whole and path.stat().st_size <= _WHOLE_BYTES
+        self._contents = self._file.read() if fits else None
+
+    def read(self, offset: int, length: int) -> bytes:
+        if self._contents is not None:
+            return self._contents[offset : offset + length]
+        self._file.seek(offset)
+        return self._file.read(length)
+
+    def close(self) -> None:
+        self._file.close()

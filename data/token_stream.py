@@ -105,7 +105,6 @@ class TokenStream:
         Returns:
             int64, growing, from `start` on: the third turn's first token is 2 * num_tokens.
         """
-        self._fetch(start, stop)
         found = [np.zeros(0, np.int64)]
         while start < stop:
             turn, offset = divmod(start, self.num_tokens)
@@ -144,37 +143,16 @@ class TokenStream:
         Raises:
             InputError: it is damaged; names the file.
         """
-        return self._cached(number) or self._load([number])[0]
-
-    def _fetch(self, start: int, stop: int) -> None:
-        """Reads what is not cached of the chunks that hold offsets `start` to `stop` - 1, at once.
-
-        A chunk costs about half as much that way; no more than the cache holds are read.
-        """
-        first, last = start // CHUNK_TOKENS, -(-stop // CHUNK_TOKENS)
-        total = int(self._first_chunks[-1])
-        last = min(last, first + CACHED_CHUNKS // 2)
-        # Offsets go round at the stream's end, whose last chunk is shorter: close enough here.
-        numbers = dict.fromkeys(number % total for number in range(first, last))
-        missing = [number for number in numbers if self._cached(number) is None]
-        if len(missing) > 1:
-            self._load(missing)
-
-    def _cached(self, number: int) -> Chunk | None:
         with self._lock:
             if number in self._cache:
                 self._cache.move_to_end(number)
                 return self._cache[number]
-        return None
-
-    def _load(self, numbers: Sequence[int]) -> list[Chunk]:
-        chunks = self._read_chunks(numbers)
+        chunk = self._read_chunk(number)
         with self._lock:
-            for chunk in chunks:
-                self._cache[chunk.number] = chunk
-            while len(self._cache) > CACHED_CHUNKS:
+            self._cache[number] = chunk
+            if len(self._cache) > CACHED_CHUNKS:
                 self._cache.popitem(last=False)
-        return chunks
+        return chunk
 
     def check(self) -> Iterator[int]:
         """Reads and checks every chunk, in order; yields each one's number.
@@ -184,7 +162,7 @@ class TokenStream:
         """
         documents = offset = 0
         for number in range(int(self._first_chunks[-1])):
-            [chunk] = self._read_chunks([number])
+            chunk = self._read_chunk(number)
             starts_here = len(chunk.starts) > 0 and chunk.starts[0] == 0
             place = (chunk.documents_before, chunk.document_offset)
             require(
@@ -202,36 +180,27 @@ class TokenStream:
             str(self.num_documents),
         )  # fmt: skip
 
-    def _read_chunks(self, numbers: Sequence[int]) -> list[Chunk]:
-        """Reads and checks chunks; those of one file in one call."""
-        files = np.searchsorted(self._first_chunks, numbers, side="right") - 1
-        chunks = {}
-        for file in dict.fromkeys(files.tolist()):
-            wanted = [n for n, f in zip(numbers, files, strict=True) if f == file]
-            first, path = int(self._first_chunks[file]), os.fspath(self._paths[file])
-            try:
-                records = self._readers[file].read([number - first for number in wanted])
-            except Exception as error:  # the C++ reader's own errors on a damaged block
-                raise InputError(
-                    f"data.corpus: got an unreadable chunk among {wanted[0]} to {wanted[-1]} in "
-                    f"{path!r} ({error}), expected tokens; prepare the corpus again"
-                ) from error
-            for number, record in zip(wanted, records, strict=True):
-                try:
-                    chunks[number] = self._parsed(number, record)
-                except InputError as error:
-                    raise InputError(f"{error} (in {path!r})") from error
-        return [chunks[number] for number in numbers]
-
-    def _parsed(self, number: int, record: bytes) -> Chunk:
-        chunk = parse_chunk(record, number=number, dtype=self._dtype)
-        expected = min(CHUNK_TOKENS, self.num_tokens - number * CHUNK_TOKENS)
-        require(
-            len(chunk.tokens) == expected,
-            f"data.corpus: tokens of chunk {number}",
-            len(chunk.tokens),
-            str(expected),
-        )
+    def _read_chunk(self, number: int) -> Chunk:
+        file = int(np.searchsorted(self._first_chunks, number, side="right")) - 1
+        try:
+            # Several at once would go through a pool of threads, which takes a core longer.
+            [record] = self._readers[file].read([number - int(self._first_chunks[file])])
+            chunk = parse_chunk(record, number=number, dtype=self._dtype)
+            expected = min(CHUNK_TOKENS, self.num_tokens - number * CHUNK_TOKENS)
+            require(
+                len(chunk.tokens) == expected,
+                f"data.corpus: tokens of chunk {number}",
+                len(chunk.tokens),
+                str(expected),
+            )
+        except InputError as error:
+            raise InputError(f"{error} (in {os.fspath(self._paths[file])!r})") from error
+        except Exception as error:  # the C++ reader's own errors on a damaged block
+            raise InputError(
+                f"data.corpus: got an unreadable chunk {number} in "
+                f"{os.fspath(self._paths[file])!r} ({error}), expected tokens; "
+                "prepare the corpus again"
+            ) from error
         return chunk
 
 
