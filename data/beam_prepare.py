@@ -25,7 +25,6 @@ is done is put in its place by one rename.
 """
 
 import os
-import pickle
 import secrets
 import shutil
 import socket
@@ -111,20 +110,17 @@ def _run_tasks(
             shutil.rmtree(part)
     folder = work / f"tasks-{secrets.token_hex(8)}"
     folder.mkdir()
-    # In files: a graph of thousands of tasks is larger than Dataflow takes.
-    paths = [folder / f"{number:06}.task" for number in range(len(tasks))]
-    for path, task in zip(paths, tasks, strict=True):
-        path.write_bytes(pickle.dumps((function, task)))
+    errors = [folder / f"{number:06}.error" for number in range(len(tasks))]
     with beam.Pipeline(runner=runner.name, options=runner.options()) as pipeline:
         _ = (
             pipeline
-            | beam.Create([str(path) for path in paths])
+            | beam.Create(list(zip(tasks, map(str, errors), strict=True)))
             | "Spread" >> beam.Reshuffle()
-            | f"{function.__name__}" >> beam.Map(do_task)
+            | f"{function.__name__}" >> beam.MapTuple(partial(do_task, function))
         )
     tally = Tally()
-    for path, task in zip(paths, tasks, strict=True):
-        if (error := path.with_suffix(".error")).exists():
+    for task, error in zip(tasks, errors, strict=True):
+        if error.exists():
             raise InputError(error.read_text("utf-8"))
         # What a task gives stands on disk, and doing it again only reads that.
         yield function(task, tally)
@@ -132,24 +128,23 @@ def _run_tasks(
     shutil.rmtree(folder)
 
 
-def do_task(path: str) -> None:
-    """Does the task in a file, on a worker; a user's mistake is left beside it as a text.
+def do_task(function: Callable[[Any, Tally], Any], task: Any, error_file: str) -> None:
+    """Does a task on a worker; a user's mistake is left as a text in `error_file`.
 
     Raises:
-        RuntimeError: there is no such file, so this is not the folder of whoever wrote it.
+        RuntimeError: its folder is not there, so this worker sees other folders than its driver.
     """
-    file = Path(path)
-    if not file.exists():
+    error_path = Path(error_file)
+    if not error_path.parent.exists():
         raise RuntimeError(
-            f"out: the worker {socket.gethostname()} does not see {path}, which was just written; "
-            "expected a folder that every worker has mounted under the same path"
+            f"out: the worker {socket.gethostname()} does not see {error_path.parent}, which was "
+            "just made; expected a folder that every worker has mounted under the same path"
         )
-    function, task = pickle.loads(file.read_bytes())  # noqa: S301 (our own, from our folder)
     try:
         _ATTEMPTS[function](task)
     except InputError as error:
         # Not raised: runners would try again, and report it as a failure of theirs.
-        write_bytes(file.with_suffix(".error"), str(error).encode())
+        write_bytes(error_path, str(error).encode())
 
 
 def _attempt_to_read(task: ReadTask) -> None:

@@ -1,5 +1,6 @@
 """Spooled documents to tokens: what the processes of a preparation do, a bucket at a time."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -35,9 +36,10 @@ class ReadTask(NamedTuple):
 
 
 class EncodeTask(NamedTuple):
-    """A bucket to encode: the folders of all parts, its ordered entries, and where tokens go."""
+    """A bucket to encode: a file that lists the folders of all parts, the bucket's ordered entries,
+    the tokenizer, and where tokens go."""
 
-    folders: tuple[Path, ...]
+    parts: Path
     bucket: int
     order: Path
     tokenizer: Path
@@ -92,7 +94,8 @@ def encode_bucket(task: EncodeTask, tally: Tally) -> dict[str, EncodedSplit]:
         lengths_path = path.with_suffix(".lengths.npy")
         if not lengths_path.exists():  # written last
             tokenizer = Tokenizer.load(task.tokenizer)
-            texts = read_texts(task.folders, task.bucket, chosen)
+            folders = [Path(name) for name in json.loads(task.parts.read_text())]
+            texts = read_texts(folders, task.bucket, chosen)
             lengths = _encode(texts, tokenizer, path, tally)
             partial = lengths_path.with_suffix(".partial.npy")
             np.save(partial, lengths)

@@ -337,14 +337,15 @@ def _encode(
     out.mkdir(exist_ok=True)
     model = out / TOKENIZER_NAME
     write_bytes(model, tokenizer.model_bytes)
+    parts = out / "parts.json"
+    write_json(parts, [str(folder) for folder in ordered.folders])
 
     def tick(documents: int, num_bytes: int) -> None:
         progress("encoding", num_bytes / ordered.bytes, documents=documents, num_bytes=num_bytes)
 
     tick(0, 0)
     tasks = [
-        EncodeTask(ordered.folders, bucket, order, model, out)
-        for bucket, order in enumerate(ordered.buckets)
+        EncodeTask(parts, bucket, order, model, out) for bucket, order in enumerate(ordered.buckets)
     ]
     yield from execution.run(encode_bucket, tasks, workers=execution.workers, on_tick=tick)
 

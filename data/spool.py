@@ -164,7 +164,7 @@ def read_texts(folders: Sequence[Path], bucket: int, entries: np.ndarray) -> Ite
         for part in np.unique(entries["part"]).tolist():
             wanted = int(entries["length"][entries["part"] == part].sum())
             path = folders[part] / f"{bucket:04}.text"
-            parts[part] = _SpooledFile(path, whole=path.stat().st_size <= 2 * wanted)
+            parts[part] = _SpooledFile(path, wanted)
         for part, offset, length in entries[["part", "offset", "length"]].tolist():
             yield parts[part].read(offset, length)
     finally:
@@ -173,12 +173,12 @@ def read_texts(folders: Sequence[Path], bucket: int, entries: np.ndarray) -> Ite
 
 
 class _SpooledFile:
-    """Slices of a file, out of memory where it is read whole and not too large for that."""
+    """Slices of a file, `wanted` bytes in all; out of memory where that saves jumping about."""
 
-    def __init__(self, path: Path, *, whole: bool):
+    def __init__(self, path: Path, wanted: int):
         self._file = path.open("rb")
-        fits = whole and path.stat().st_size <= _WHOLE_BYTES
-        self._contents = self._file.read() if fits else None
+        is_whole = path.stat().st_size <= min(2 * wanted, _WHOLE_BYTES)
+        self._contents = self._file.read() if is_whole else None
 
     def read(self, offset: int, length: int) -> bytes:
         if self._contents is not None:

@@ -3,12 +3,11 @@
 import gzip
 import json
 import os
-import pickle
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -122,12 +121,6 @@ def test_the_file_system_of_a_folder_that_is_not_there_yet_is_that_of_its_parent
     assert file_system_of(Path("/proc/no/such/folder")) == "proc"
 
 
-def task_file(folder: Path, function: Callable, task: tuple) -> Path:
-    path = folder / "0.task"
-    path.write_bytes(pickle.dumps((function, task)))
-    return path
-
-
 def read_task(tmp_path: Path, *, skip: bool = True) -> ReadTask:
     (tmp_path / "text").mkdir(exist_ok=True)
     for i in range(5):
@@ -145,9 +138,8 @@ def files_under(folder: Path) -> dict[str, bytes]:
 def test_a_part_read_twice_by_workers_is_the_part_read_once(tmp_path):
     task = read_task(tmp_path)
     expected = read_part(task._replace(folder=tmp_path / "expected"), Tally())
-    path = task_file(tmp_path, read_part, task)
     for _ in range(2):
-        do_task(str(path))
+        do_task(read_part, task, str(tmp_path / "0.error"))
         assert [folder.name for folder in (tmp_path / "work").iterdir()] == ["part-00000"]
         assert files_under(task.folder) == files_under(tmp_path / "expected")
     assert read_part(task, Tally()) == expected == read_part_record(task.folder)
@@ -161,7 +153,7 @@ def test_a_part_that_another_worker_finished_in_the_meantime_stays(tmp_path, mon
         return read_part(attempt, tally)
 
     monkeypatch.setattr("data.beam_prepare.read_part", read_after_another)
-    do_task(str(task_file(tmp_path, read_part, task)))
+    do_task(read_part, task, str(tmp_path / "0.error"))
     assert [folder.name for folder in (tmp_path / "work").iterdir()] == ["part-00000"]
     assert read_part_record(task.folder) is not None
 
@@ -174,30 +166,34 @@ def test_a_bucket_encoded_by_a_worker_is_the_bucket_encoded_here(tmp_path):
     entries, _ = ordered_bucket([task.folder], 0, keep_duplicates=False)
     assert len(entries) > 0
     np.save(tmp_path / "order.npy", entries)
+    (tmp_path / "parts.json").write_text(json.dumps([str(task.folder)]))
     encode = EncodeTask(
-        (task.folder,), 0, tmp_path / "order.npy", tmp_path / "tokenizer.model", tmp_path / "here"
+        tmp_path / "parts.json",
+        0,
+        tmp_path / "order.npy",
+        tmp_path / "tokenizer.model",
+        tmp_path / "here",
     )
     encode.out.mkdir()
     encode_bucket(encode, Tally())
     elsewhere = encode._replace(out=tmp_path / "there")
     elsewhere.out.mkdir()
-    path = task_file(tmp_path, encode_bucket, elsewhere)
     for _ in range(2):
-        do_task(str(path))
+        do_task(encode_bucket, elsewhere, str(tmp_path / "0.error"))
         assert files_under(elsewhere.out) == files_under(encode.out)
         assert all(found.is_file() for found in elsewhere.out.iterdir())
 
 
 def test_a_document_that_cannot_be_read_is_told_to_who_asked_and_not_tried_again(tmp_path):
-    path = task_file(tmp_path, read_part, read_task(tmp_path, skip=False))
-    do_task(str(path))
-    assert "bad.txt" in path.with_suffix(".error").read_text()
+    error = tmp_path / "0.error"
+    do_task(read_part, read_task(tmp_path, skip=False), str(error))
+    assert "bad.txt" in error.read_text()
     assert list((tmp_path / "work").iterdir()) == []
 
 
 def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path):
     with pytest.raises(RuntimeError, match="does not see .*every worker has mounted"):
-        do_task(str(tmp_path / "elsewhere" / "0.task"))
+        do_task(read_part, read_task(tmp_path), str(tmp_path / "elsewhere" / "0.error"))
 
 
 # From here on with Beam.
