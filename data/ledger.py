@@ -149,13 +149,12 @@ class Ledger:
             )
             entries = {
                 (number, epoch["epoch"]): RowEntry(
-                    number,
-                    epoch["epoch"],
-                    epoch["rows"],
-                    epoch["places"],
-                    *(epoch[f"tokens_{name}"] for name in _COUNTS[:-1]),
-                    epoch["cuts"],
-                    epoch["tokens_trained_on"],
+                    corpus=number,
+                    epoch=epoch["epoch"],
+                    rows=epoch["rows"],
+                    places=epoch["places"],
+                    cuts=epoch["cuts"],
+                    **{name: epoch[f"tokens_{name}"] for name in _COUNTS},
                 )
                 for number, corpus in enumerate(record["corpora"])
                 for epoch in corpus["by_epoch"]

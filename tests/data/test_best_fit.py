@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.data_config import BestFitConfig
+from configs.data_config import BestFitConfig, Documents
 from configs.errors import InputError
 from data.best_fit import BestFit, pack, rows_needed, window_pieces
 from data.packing import Piece, RowShape
@@ -13,7 +13,7 @@ from data.packing import Piece, RowShape
 SHAPE = RowShape(17, 1)
 
 
-def rows_of(stream, seq_len, *, seed=0, overlap=1, documents="separate"):
+def rows_of(stream, seq_len, *, seed=0, overlap=1, documents: Documents = "separate"):
     shape = RowShape(seq_len + overlap, overlap)
     return BestFit(BestFitConfig(documents=documents), stream, shape, seq_len=seq_len, seed=seed)
 

@@ -4,18 +4,18 @@ import sys
 import numpy as np
 import pytest
 
-from configs.data_config import ConcatenateConfig
+from configs.data_config import ConcatenateConfig, Documents
 from configs.errors import InputError
 from data.concatenate import Concatenate
 from data.packing import RowShape, slice_row
 
 
-def rows_of(stream, seq_len, *, seed=0, documents="separate"):
+def rows_of(stream, seq_len, *, seed=0, documents: Documents = "separate"):
     config = ConcatenateConfig(documents=documents)
     return Concatenate(config, stream, RowShape(seq_len + 1, 1), seq_len=seq_len, seed=seed)
 
 
-def sliced(tokens, starts, documents="separate"):
+def sliced(tokens, starts, documents: Documents = "separate"):
     shape = RowShape(len(tokens), 1)
     tokens, starts = np.array(tokens, np.int32), np.array(starts, bool)
     return slice_row(tokens, starts, shape=shape, documents=documents, epoch=0)

@@ -6,12 +6,17 @@ from data.packing import Row, RowCounts
 
 
 def _row(tokens, segment_ids, positions):
-    fields = (np.array(field, np.int32) for field in (tokens, segment_ids, positions))
-    return Row(*fields, RowCounts(0, 0, 0, 0, 0), 0)
+    return Row(
+        np.array(tokens, np.int32),
+        np.array(segment_ids, np.int32),
+        np.array(positions, np.int32),
+        RowCounts(0, 0, 0, 0, 0),
+        0,
+    )
 
 
 def _causal_lm(row):
-    return OBJECTIVES[CausalLMConfig].transform(CausalLMConfig(), row, lambda: None)
+    return OBJECTIVES[CausalLMConfig].transform(CausalLMConfig(), row, np.random.default_rng)
 
 
 def test_causal_lm_shifts_by_one_and_never_predicts_a_document_start():

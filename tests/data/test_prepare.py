@@ -72,7 +72,7 @@ def test_preparing_the_same_corpus_again_touches_nothing(copy, source):
         return {path: path.stat().st_mtime_ns for path in files}
 
     before, stages = state(), []
-    prepare_corpus(source, copy, RECIPE, lambda stage, _, **__: stages.append(stage))
+    prepare_corpus(source, copy, RECIPE, lambda stage, fraction, **_: stages.append(stage))
     assert state() == before and set(stages) == {"reading"}
 
 
@@ -252,8 +252,8 @@ def test_a_killed_preparation_is_not_a_corpus_and_a_rerun_goes_on_from_it(
     written = done.stat().st_mtime_ns if done.exists() else None
     kept = []
 
-    def note(name, fraction, **_):
-        if name == "tokenizer" and done.exists():
+    def note(stage, fraction, **_):
+        if stage == "tokenizer" and done.exists():
             kept.append(done.stat().st_mtime_ns)
 
     rebuilt = prepare_corpus(
@@ -421,10 +421,13 @@ def test_two_preparations_of_one_folder_wait_for_each_other(tmp_path, source, co
     assert [job.result().sha for job in jobs] == [corpus.sha] * 2
 
 
-@pytest.mark.parametrize("name", ["seed", "sample_bytes", "workers"])
-def test_settings_out_of_range_are_named(name):
-    with pytest.raises(InputError, match=f"^{name}: got -1"):
-        Preparation(vocab_size=300, **{name: -1})
+def test_settings_out_of_range_are_named():
+    with pytest.raises(InputError, match="^seed: got -1"):
+        Preparation(vocab_size=300, seed=-1)
+    with pytest.raises(InputError, match="^sample_bytes: got -1"):
+        Preparation(vocab_size=300, sample_bytes=-1)
+    with pytest.raises(InputError, match="^workers: got -1"):
+        Preparation(vocab_size=300, workers=-1)
 
 
 @pytest.mark.slow
