@@ -18,7 +18,8 @@ from configs.serialize import read_json, write_json
 from data.corpus import Corpus
 from data.dataset import Corpora, open_corpora
 from data.held_out import compression_baselines
-from data.prepare import OtherCorpusError, Preparation
+from data.preparation import Preparation
+from data.prepare import OtherCorpusError
 from data.sources import open_source
 from inference.generate import generate
 from inference.sampling import Sampling

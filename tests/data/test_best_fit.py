@@ -151,7 +151,9 @@ def test_rows_needed_holds_the_worst_window():
     # All of one long document: every piece repeats a token and the window's end adds a row.
     for window_tokens in (1, 15, 16, 17, 160, 1600):
         pieces = [Piece(16 * i, 17, int(i > 0), i > 0) for i in range(-(-window_tokens // 16))]
-        pack(pieces, num_rows=rows_needed(window_tokens, SHAPE), shape=SHAPE)
+        rows = pack(pieces, num_rows=rows_needed(window_tokens, SHAPE), shape=SHAPE)
+        assert sorted(piece for row in rows for piece in row) == pieces
+        assert all(sum(piece.length for piece in row) <= SHAPE.tokens for row in rows)
 
 
 def test_rows_too_short_to_pack_are_refused(array_stream):
