@@ -26,6 +26,7 @@ class Ordered(NamedTuple):
 
     folders: of the spool's parts. buckets: a file for each bucket with its entries in order.
     documents, bytes: of all of them. duplicates: what was left out. sha: of all texts and splits.
+    held_out: how the held-out documents were chosen, in words; "" where the source names them.
     """
 
     folders: tuple[Path, ...]
@@ -34,6 +35,7 @@ class Ordered(NamedTuple):
     bytes: int
     duplicates: Duplicates
     sha: str
+    held_out: str
 
     def train_entries(self, bucket: int) -> np.ndarray:
         """The training documents of a bucket, in order."""
@@ -85,9 +87,21 @@ def order_documents(
             folder = _cut_in_two(folders, paths, work, seed)
             return order_documents(
                 [folder], work, source=source, is_pinned=True, keep_duplicates=True, seed=seed
-            )._replace(duplicates=duplicates)
+            )._replace(
+                duplicates=duplicates,
+                held_out=f"the last {HELD_OUT_FRACTION:.0%} of the only document",
+            )
         _move_one(paths, to_held_out=held_out == 0)
-    return Ordered(tuple(folders), paths, total, num_bytes, duplicates, _sha(paths))
+    rule = f"about {HELD_OUT_FRACTION:.0%} of the documents, by a hash of their ids"
+    return Ordered(
+        folders=tuple(folders),
+        buckets=paths,
+        documents=total,
+        bytes=num_bytes,
+        duplicates=duplicates,
+        sha=_sha(paths),
+        held_out="" if is_pinned else rule,
+    )
 
 
 def _sha(paths: Sequence[Path]) -> str:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any, TypeVar
@@ -68,9 +69,10 @@ def run_tasks(
         initializer=_begin_worker,
         initargs=(tally, os.getpid()),
     ) as pool:
-        futures = [pool.submit(_run, function, task) for task in tasks]
+        futures = deque(pool.submit(_run, function, task) for task in tasks)
         try:
-            for future in futures:
+            while futures:  # a result that was given is kept no longer
+                future = futures.popleft()
                 _wait(future, tally, on_tick)
                 yield future.result()
         finally:

@@ -34,7 +34,7 @@ from data.order import Ordered, order_documents
 from data.parallel import run_tasks
 from data.preparation import RECIPE_VERSION, Preparation, Progress, silent
 from data.sources import TextSource
-from data.spool import HELD_OUT_FRACTION, PartRecord
+from data.spool import PartRecord
 from data.token_chunks import Chunk, TokenChunks, cut_chunks, num_chunks, token_dtype
 from data.tokenizer import Tokenizer, train_tokenizer
 from data.tokenizer_sample import sample_texts
@@ -151,7 +151,7 @@ def _prepare(
     paths = _write(out, chunks, totals, progress)
     write_card(
         out,
-        source=source.describe() | held_out_rule(source),
+        source=source.describe() | ({"held_out": ordered.held_out} if ordered.held_out else {}),
         recipe=recipe,
         tokenizer=tokenizer,
         totals=totals,
@@ -161,13 +161,6 @@ def _prepare(
     )
     shutil.rmtree(work)
     return open_corpus(out)
-
-
-def held_out_rule(source: TextSource) -> dict[str, str]:
-    """How held-out documents were chosen, for the card, where the source does not say."""
-    if source.pinned_held_out is not None:
-        return {}
-    return {"held_out": f"about {HELD_OUT_FRACTION:.0%} of the documents, by a hash of their ids"}
 
 
 def _read(

@@ -111,6 +111,10 @@ def _begin(
     budget = options.budget(default_time=DEFAULT_TIME)
     template = apply_overrides(load_preset_or_file(options.preset), overrides)
     template = replace(template, name=run.path.name)
+    mixture = template.data.mixture.kind
+    require(
+        mixture == "single", "data.mixture.kind", mixture, "single (mix corpora with isoflop train)"
+    )
     law, constraints = options.chosen_law(), options.constraints()
     hardware = options.priced(describe_hardware())
     # A first plan, by assumed speed: says how large a vocabulary fits, and finds what does not fit.

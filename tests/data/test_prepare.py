@@ -171,6 +171,7 @@ def test_one_document_is_cut_in_two_at_a_line(tmp_path):
     assert (made.text("train") + made.text("held_out")).decode() == text
     assert 0.03 < made.splits["held_out"].bytes / len(text) < 0.07
     assert made.text("train").endswith(b"\n")
+    assert made.card["source"]["held_out"] == "the last 5% of the only document"
 
 
 @pytest.mark.parametrize("text", ["é" * 400, "ab", "word " * 500])

@@ -55,6 +55,14 @@ def test_bad_override_is_one_line_naming_the_field(run, tiny, tiny_corpus, overr
     assert not Path("run/checkpoints").exists()
 
 
+def test_pretraining_on_a_mixture_is_refused_before_anything_is_prepared(run):
+    mixture = ["--data.mixture.kind=weighted", "--data.mixture.corpora", "a", "b"]
+    weights = ["--data.mixture.weights", "1", "2"]
+    status, lines = run("pretrain", "--time=10s", "--run=run", *mixture, *weights)
+    assert (status, len(lines)) == (2, 1) and "data.mixture.kind" in lines[0], lines
+    assert not Path("corpora").exists()
+
+
 def test_missing_corpus_names_the_field(run):
     status, lines = run(*train_args(Path("nowhere")))
     assert (status, len(lines)) == (2, 1)
