@@ -15,16 +15,10 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from configs.schema import (
-    AdamWConfig,
-    AttentionConfig,
-    DataConfig,
-    ModelConfig,
-    MuonConfig,
-    RunConfig,
-    SwiGLUConfig,
-    TrainingConfig,
-)
+from configs.data_config import DataConfig
+from configs.model_config import AttentionConfig, ModelConfig, SwiGLUConfig
+from configs.optimizer_config import AdamWConfig, MuonConfig
+from configs.schema import RunConfig, TrainingConfig
 from planner.accounting import training_flops_per_token
 from train.feed import put_batch
 from train.loop import compile_steps

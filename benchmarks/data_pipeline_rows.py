@@ -30,7 +30,8 @@ from array_record.python import array_record_module  # pyright: ignore[reportAtt
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from configs.data_config import BestFitConfig, ConcatenateConfig, DataConfig, PackingConfig
-from configs.schema import CausalLMConfig, TrainingConfig
+from configs.objective_config import CausalLMConfig
+from configs.schema import TrainingConfig
 from data.batches import Batch, Cursor
 from data.best_fit import pack, window_layout, window_pieces
 from data.corpus import Corpus

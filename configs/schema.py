@@ -10,223 +10,14 @@ Pure data: nothing here imports JAX. Lengths are in tokens, batches in rows (seq
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
 
 from configs.data_config import DataConfig
 from configs.errors import require, require_at_least_zero, require_positive
-from configs.sharding import DEFAULT_RULES, ShardingRules
-
-DType = Literal["float32", "bfloat16"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RopeConfig:
-    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864), rotating half against half."""
-
-    kind: Literal["rope"] = "rope"
-    theta: float = 10_000.0
-
-    def __post_init__(self):
-        require_positive("model.position", theta=self.theta)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RMSNormConfig:
-    """Root-mean-square norm (Zhang and Sennrich 2019, arXiv 1910.07467), statistics in fp32."""
-
-    kind: Literal["rms_norm"] = "rms_norm"
-    epsilon: float = 1e-5
-
-    def __post_init__(self):
-        require_positive("model.norm", epsilon=self.epsilon)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SwiGLUConfig:
-    """Gated MLP, down(silu(gate x) * up x) (Shazeer 2020, arXiv 2002.05202), without biases."""
-
-    kind: Literal["swiglu"] = "swiglu"
-    mlp_dim: int = 512
-
-    def __post_init__(self):
-        require_positive("model.mlp", mlp_dim=self.mlp_dim)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttentionConfig:
-    """Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245).
-
-    `num_kv_heads` equal to `num_heads` is multi-head attention, 1 is multi-query attention.
-    `causal_blocks` cuts a causal row's queries into that many blocks, each of which reads only
-    the keys up to its own end: 2 skips a quarter of the work, 4 three eighths. It changes speed,
-    not results.
-    """
-
-    num_heads: int = 4
-    num_kv_heads: int = 4
-    head_dim: int = 32
-    causal_blocks: int = 1
-
-    def __post_init__(self):
-        require_positive(
-            "model.attention",
-            num_heads=self.num_heads,
-            num_kv_heads=self.num_kv_heads,
-            head_dim=self.head_dim,
-            causal_blocks=self.causal_blocks,
-        )
-        require(
-            self.num_heads % self.num_kv_heads == 0,
-            "model.attention.num_kv_heads",
-            self.num_kv_heads,
-            f"a divisor of num_heads ({self.num_heads})",
-        )
-        require(
-            self.head_dim % 2 == 0,
-            "model.attention.head_dim",
-            self.head_dim,
-            "an even number (rotary embedding turns pairs)",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """A transformer. Parameters are fp32; `compute_dtype` is what activations and matmuls use.
-
-    `scan_layers` compiles one layer and loops over it (fast to compile); False unrolls the same
-    loop (faster to run on CPU). Parameters have the same layout either way: every leaf of a layer
-    carries a leading `num_layers` axis, so checkpoints fit both.
-    """
-
-    architecture: Literal["decoder_only"] = "decoder_only"
-    vocab_size: int = 2048
-    emb_dim: int = 128
-    num_layers: int = 4
-    attention: AttentionConfig = field(default_factory=AttentionConfig)
-    position: RopeConfig = field(default_factory=RopeConfig)
-    norm: RMSNormConfig = field(default_factory=RMSNormConfig)
-    mlp: SwiGLUConfig = field(default_factory=SwiGLUConfig)
-    tie_embeddings: bool = True
-    compute_dtype: DType = "float32"
-    scan_layers: bool = True
-    remat: Literal["none", "full"] = "none"
-
-    def __post_init__(self):
-        require_positive(
-            "model",
-            vocab_size=self.vocab_size,
-            emb_dim=self.emb_dim,
-            num_layers=self.num_layers,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class CausalLMConfig:
-    """Predict every token from those before it in its own document."""
-
-    kind: Literal["causal_lm"] = "causal_lm"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CosineConfig:
-    """Linear warm-up, then half a cosine down to `final_fraction` of the peak at the last step."""
-
-    kind: Literal["cosine"] = "cosine"
-    warmup_steps: int = 100
-    final_fraction: float = 0.1
-
-    def __post_init__(self):
-        require_at_least_zero("optimizer.schedule", warmup_steps=self.warmup_steps)
-        require(
-            0 <= self.final_fraction <= 1,
-            "optimizer.schedule.final_fraction",
-            self.final_fraction,
-            "a fraction from 0 to 1",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class WarmupStableDecayConfig:
-    """Linear warm-up, constant, linear decay over the last `decay_fraction` of all steps.
-
-    MiniCPM (arXiv 2404.06395) decays over about a tenth of the run.
-    """
-
-    kind: Literal["warmup_stable_decay"] = "warmup_stable_decay"
-    warmup_steps: int = 100
-    decay_fraction: float = 0.2
-    final_fraction: float = 0.0
-
-    def __post_init__(self):
-        require_at_least_zero("optimizer.schedule", warmup_steps=self.warmup_steps)
-        for name in ("decay_fraction", "final_fraction"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"optimizer.schedule.{name}", value, "a fraction from 0 to 1")
-
-
-ScheduleConfig = CosineConfig | WarmupStableDecayConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdamWConfig:
-    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) after clipping to a global norm.
-
-    Weight decay is scaled by the learning rate and spares norm scales. `clip_norm` 0 clips
-    nothing.
-    """
-
-    kind: Literal["adamw"] = "adamw"
-    learning_rate: float = 3e-3
-    b1: float = 0.9
-    b2: float = 0.95
-    epsilon: float = 1e-8
-    weight_decay: float = 0.1
-    clip_norm: float = 1.0
-    schedule: ScheduleConfig = field(default_factory=CosineConfig)
-
-    def __post_init__(self):
-        require_positive("optimizer", learning_rate=self.learning_rate, epsilon=self.epsilon)
-        require_at_least_zero("optimizer", weight_decay=self.weight_decay, clip_norm=self.clip_norm)
-        for name in ("b1", "b2"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"optimizer.{name}", value, "a number from 0 to below 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MuonConfig:
-    """Muon for the layers' matrices, AdamW for the rest (Jordan et al. 2024; arXiv 2502.16982).
-
-    Muon steps along the orthogonalised momentum, scaled by sqrt(max(1, outputs / inputs)), so one
-    `learning_rate` serves matrices of every shape and size. Embedding table, head and norm scales
-    take `adam_learning_rate` with b1, b2 and epsilon, and no weight decay. `weight_decay` is
-    scaled by the learning rate. `clip_norm` 0 clips nothing.
-    """
-
-    kind: Literal["muon"] = "muon"
-    learning_rate: float = 0.02
-    momentum: float = 0.95
-    adam_learning_rate: float = 1e-2
-    b1: float = 0.9
-    b2: float = 0.95
-    epsilon: float = 1e-8
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    schedule: ScheduleConfig = field(default_factory=CosineConfig)
-
-    def __post_init__(self):
-        require_positive(
-            "optimizer",
-            learning_rate=self.learning_rate,
-            adam_learning_rate=self.adam_learning_rate,
-            epsilon=self.epsilon,
-        )
-        require_at_least_zero("optimizer", weight_decay=self.weight_decay, clip_norm=self.clip_norm)
-        for name in ("b1", "b2", "momentum"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"optimizer.{name}", value, "a number from 0 to below 1")
-
-
-OptimizerConfig = AdamWConfig | MuonConfig
+from configs.model_config import ModelConfig, MoEConfig
+from configs.objective_config import CausalLMConfig, ExampleLengths, ObjectiveConfig
+from configs.optimizer_config import AdamWConfig, OptimizerConfig
+from configs.position_config import LearnedPositionConfig
+from configs.sharding import DEFAULT_RULES, MESH_AXES, ShardingRules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,22 +25,24 @@ class MeshConfig:
     """Devices along each mesh axis; their product must equal the number of devices.
 
     data: replicas of the parameters, each with its own rows. fsdp: rows too, with parameters and
-    optimizer state cut along the axis and gathered as each layer needs them. tensor: heads, MLP
-    and vocabulary cut along the axis. `rules` maps each logical axis to mesh axes.
+    optimizer state cut along the axis and gathered as each layer needs them. expert: rows too,
+    with the experts of a mixture cut along the axis. tensor: heads, MLP and vocabulary cut along
+    the axis. `rules` maps each logical axis to mesh axes.
     """
 
     data: int = 1
     fsdp: int = 1
+    expert: int = 1
     tensor: int = 1
     rules: ShardingRules = DEFAULT_RULES
 
     def __post_init__(self):
-        require_positive("mesh", data=self.data, fsdp=self.fsdp, tensor=self.tensor)
+        require_positive("mesh", **self.axis_sizes)
 
     @property
     def axis_sizes(self) -> dict[str, int]:
         """Mesh axis name -> number of devices along it, in mesh order."""
-        return {"data": self.data, "fsdp": self.fsdp, "tensor": self.tensor}
+        return {axis: getattr(self, axis) for axis in MESH_AXES}
 
     @property
     def num_devices(self) -> int:
@@ -358,20 +151,38 @@ class RunConfig:
 
     name: str = "run"
     model: ModelConfig = field(default_factory=ModelConfig)
-    objective: CausalLMConfig = field(default_factory=CausalLMConfig)
+    objective: ObjectiveConfig = field(default_factory=CausalLMConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=AdamWConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self):
-        for length in self.data.row_lengths:
-            require(
-                length % self.model.attention.causal_blocks == 0,
-                "model.attention.causal_blocks",
-                self.model.attention.causal_blocks,
-                f"a divisor of data.seq_len and of every row length ({length})",
-            )
+        require(
+            self.model.architecture in self.objective.architectures,
+            "objective.kind",
+            self.objective.kind,
+            f"an objective for architecture {self.model.architecture} (this one is for "
+            f"{' or '.join(self.objective.architectures)})",
+        )
+        for seq_len in self.data.row_lengths:
+            lengths = self.objective.lengths(seq_len)
+            if isinstance(self.model.position, LearnedPositionConfig):
+                longest = max(lengths.length, lengths.encoder_length)
+                room = self.model.position.num_positions - self.model.position.offset
+                require(
+                    longest <= room,
+                    "model.position.num_positions",
+                    self.model.position.num_positions,
+                    f"{longest + self.model.position.offset} or more for rows of {longest} tokens",
+                )
+            if self.model.architecture == "decoder_only":
+                require(
+                    seq_len % self.model.attention.causal_blocks == 0,
+                    "model.attention.causal_blocks",
+                    self.model.attention.causal_blocks,
+                    f"a divisor of data.seq_len and of every row length ({seq_len})",
+                )
         row_shards = self.mesh.rules.shards("batch", self.mesh.axis_sizes)
         for name, size in (
             *(("training.batch_warmup", size) for size in self.training.batch_warmup),
@@ -391,6 +202,11 @@ class RunConfig:
             ("model.mlp.mlp_dim", self.model.mlp.mlp_dim, "mlp"),
             ("model.vocab_size", self.model.vocab_size, "vocab"),
             ("model.emb_dim", self.model.emb_dim, "embed"),
+            *(
+                (("model.mlp.num_experts", self.model.mlp.num_experts, "experts"),)
+                if isinstance(self.model.mlp, MoEConfig)
+                else ()
+            ),
         ):
             shards = self.mesh.rules.shards(logical, self.mesh.axis_sizes)
             require(
@@ -408,11 +224,17 @@ class RunConfig:
         )
 
     @property
+    def lengths(self) -> ExampleLengths:
+        """Lengths of an example of full row length."""
+        return self.objective.lengths(self.data.seq_len)
+
+    @property
     def batch_tokens(self) -> int:
-        """Places for tokens in one optimizer step of the full batch size and row length."""
-        return self.training.batch_size * self.data.seq_len
+        """Places for tokens in one optimizer step of the full batch size and row length, those of
+        encoder and decoder together."""
+        return self.training.batch_size * self.lengths.places
 
     @property
     def total_places(self) -> int:
         """Places for tokens in all steps, batch warm-up counted, at the full row length."""
-        return self.training.rows_before(self.training.num_steps) * self.data.seq_len
+        return self.training.rows_before(self.training.num_steps) * self.lengths.places

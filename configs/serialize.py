@@ -25,7 +25,7 @@ from typing import Any, Literal, TypeVar
 from configs.errors import InputError
 from configs.schema import RunConfig
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SHOWN_CHARACTERS = 80
 _WORDS = {

@@ -16,18 +16,20 @@ from dataclasses import dataclass
 from configs.errors import InputError
 
 MeshAxes = tuple[str, ...]
+MESH_AXES = ("data", "fsdp", "expert", "tensor")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardingRules:
     """Logical axis -> mesh axes that cut it; an empty tuple leaves the axis whole.
 
-    Parameters use: vocab, embed (model width), heads, kv_heads, head_dim, mlp, layers, norm (a
-    norm's scale). Activations use: batch, length, activation_embed, heads, kv_heads, head_dim,
-    mlp, vocab.
+    Parameters use: vocab, embed (model width), heads, kv_heads, head_dim, mlp, layers, experts,
+    router (a router's outputs), norm (vectors of the model's width: scales and biases), positions
+    (rows of a position table), buckets (of a relative bias), token_types. Activations use: batch,
+    length, activation_embed, heads, kv_heads, head_dim, mlp, vocab.
     """
 
-    batch: MeshAxes = ("data", "fsdp")
+    batch: MeshAxes = ("data", "fsdp", "expert")
     length: MeshAxes = ()
     activation_embed: MeshAxes = ()
     embed: MeshAxes = ("fsdp",)
@@ -37,7 +39,12 @@ class ShardingRules:
     head_dim: MeshAxes = ()
     mlp: MeshAxes = ("tensor",)
     layers: MeshAxes = ()
+    experts: MeshAxes = ("expert",)
+    router: MeshAxes = ()
     norm: MeshAxes = ()
+    positions: MeshAxes = ()
+    buckets: MeshAxes = ()
+    token_types: MeshAxes = ()
 
     def axes(self, logical: str) -> MeshAxes:
         """Mesh axes that cut `logical`. Raises InputError on a name the rules do not have."""

@@ -17,10 +17,11 @@ from data.objectives import Example
 
 
 class Batch(NamedTuple):
-    """What a train step consumes.
+    """What a train step consumes: the fields of `Example`, each with the rows in front.
 
     inputs, targets: int32 [B, L]. loss_weights: float32 [B, L], 0 where the target does not count.
-    positions, segment_ids: int32 [B, L]; segment 0 is padding.
+    positions, segment_ids: int32 [B, L]; segment 0 is padding. prefix: int32 [B, L] or None.
+    encoder_inputs, encoder_positions, encoder_segment_ids: int32 [B, E] or None.
     """
 
     inputs: np.ndarray
@@ -28,11 +29,20 @@ class Batch(NamedTuple):
     loss_weights: np.ndarray
     positions: np.ndarray
     segment_ids: np.ndarray
+    prefix: np.ndarray | None = None
+    encoder_inputs: np.ndarray | None = None
+    encoder_positions: np.ndarray | None = None
+    encoder_segment_ids: np.ndarray | None = None
 
 
 def stack_examples(examples: Sequence[Example]) -> Batch:
-    """Examples with fields [L] -> a batch with fields [B, L]."""
-    return Batch(*(np.stack(fields) for fields in zip(*examples, strict=True)))
+    """Examples with fields [L] -> a batch with fields [B, L]; fields that are None stay None."""
+    return Batch(
+        *(
+            None if fields[0] is None else np.stack(fields)
+            for fields in zip(*examples, strict=True)
+        )
+    )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from configs.errors import InputError
-from configs.schema import ModelConfig
+from configs.model_config import ModelConfig
 from export.families.family import Entry, Family
 
 _MOST_NAMES = 10

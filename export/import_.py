@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from configs.errors import InputError
-from configs.schema import ModelConfig
+from configs.model_config import ModelConfig
 from data.tokenizer import Tokenizer
 from export.convert import from_hf
 from export.families import family_of

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from configs.schema import ModelConfig
+from configs.model_config import ModelConfig
 
 PROMPT_TOKENS = 16
 GREEDY_TOKENS = 32

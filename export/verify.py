@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from configs.errors import InputError
-from configs.schema import ModelConfig
+from configs.model_config import ModelConfig
 from export.convert import flatten, from_hf
 from export.families import family_of
 from export.manifest import read_json

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import InputError
-from configs.schema import ModelConfig
+from configs.model_config import ModelConfig
 from data.tokenizer import Tokenizer
 from export.convert import to_hf
 from export.families import get_family

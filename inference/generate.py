@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from configs.errors import require
-from configs.schema import ModelConfig
+from configs.model_config import ModelConfig
 from data.tokenizer import Tokenizer
 from inference.sampling import Sampling, choose
 from model.build import Params, build_model, extend

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs.errors import require
-from configs.schema import ModelConfig
+from configs.model_config import ModelConfig
 from data.batches import Batch, stack_examples
 from data.held_out import document_windows
 from data.tokenizer import Tokenizer

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from configs.schema import AttentionConfig
+from configs.model_config import AttentionConfig
 from model.constrain import Constrain
 from model.kernels import causal_attention, dot_product_attention
 from model.linear import Linear

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from configs.schema import ModelConfig
+from configs.model_config import ModelConfig
 from model.attention import Attention, LayerCache
 from model.constrain import Constrain
 from model.mlp import MLPS

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int
 
-from configs.schema import ModelConfig
+from configs.model_config import ModelConfig
 from configs.sharding import ShardingRules
 from model.constrain import UNCONSTRAINED, Constrain, named_sharding
 from model.decoder_only import Cache, DecoderOnly

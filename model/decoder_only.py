@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from configs.schema import ModelConfig
+from configs.model_config import ModelConfig
 from model.attention import LayerCache
 from model.constrain import UNCONSTRAINED, Constrain
 from model.embeddings import TokenEmbedding

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from configs.schema import SwiGLUConfig
+from configs.model_config import SwiGLUConfig
 from model.constrain import Constrain
 from model.linear import Linear
 

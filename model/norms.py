@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from configs.schema import RMSNormConfig
+from configs.model_config import RMSNormConfig
 from model.parameters import parameter
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from configs.schema import RopeConfig
+from configs.position_config import RopeConfig
 
 
 class Rotation(NamedTuple):

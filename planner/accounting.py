@@ -15,7 +15,9 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
-from configs.schema import AttentionConfig, ModelConfig, MuonConfig, RunConfig
+from configs.model_config import AttentionConfig, ModelConfig
+from configs.optimizer_config import MuonConfig
+from configs.schema import RunConfig
 from configs.sharding import ShardingRules, resolve
 
 Shape = tuple[int, ...]

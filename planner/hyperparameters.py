@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
-from configs.schema import AdamWConfig, MuonConfig, OptimizerConfig
+from configs.optimizer_config import AdamWConfig, MuonConfig, OptimizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from configs.schema import ModelConfig
+from configs.model_config import ModelConfig
 from planner.accounting import matmul_params, non_embedding_params, total_params
 from planner.laws import BESIROGLU, LAWS, TWENTY_TO_ONE, FittedLaw, Law, Optimum, ParamsKind
 

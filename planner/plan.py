@@ -4,8 +4,10 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from configs.data_config import DataConfig
 from configs.errors import InputError, require
-from configs.schema import DataConfig, MeshConfig, ModelConfig, RunConfig
+from configs.model_config import ModelConfig
+from configs.schema import MeshConfig, RunConfig
 from planner.accounting import (
     kv_cache_bytes,
     matmul_params,

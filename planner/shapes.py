@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from configs.errors import InputError
-from configs.schema import ModelConfig, SwiGLUConfig
+from configs.model_config import ModelConfig, SwiGLUConfig
 from planner.accounting import matmul_params, total_params
 
 

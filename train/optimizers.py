@@ -6,7 +6,7 @@ import jax
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
-from configs.schema import AdamWConfig, MuonConfig, OptimizerConfig
+from configs.optimizer_config import AdamWConfig, MuonConfig, OptimizerConfig
 from train.schedules import make_schedule
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from configs.schema import CosineConfig, ScheduleConfig, WarmupStableDecayConfig
+from configs.optimizer_config import CosineConfig, ScheduleConfig, WarmupStableDecayConfig
 
 
 def make_schedule(config: ScheduleConfig, peak: float, num_steps: int) -> optax.Schedule:

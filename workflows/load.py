@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from configs.errors import InputError
-from configs.schema import ModelConfig
+from configs.model_config import ModelConfig
 from data.tokenizer import Tokenizer
 from export.import_ import import_folder
 from model.build import Params, abstract_params

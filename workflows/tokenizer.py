@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from configs.errors import InputError, require
+from configs.model_config import ModelConfig
 from configs.overrides import load_preset_or_file, parse_command, reject_overrides
-from configs.schema import ModelConfig
 from configs.serialize import did_you_mean
 from data.sources import open_source
 from data.sources.text_source import TextSource

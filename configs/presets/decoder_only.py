@@ -5,20 +5,11 @@ Parameters are counted in total. The larger two read about 20 tokens a parameter
 no corpus: `isoflop prepare` writes one, `--data.corpus PATH` says where it is.
 """
 
-from configs.schema import (
-    AdamWConfig,
-    AttentionConfig,
-    CosineConfig,
-    DataConfig,
-    MeshConfig,
-    ModelConfig,
-    MuonConfig,
-    RopeConfig,
-    RunConfig,
-    SwiGLUConfig,
-    TrainingConfig,
-    WarmupStableDecayConfig,
-)
+from configs.data_config import DataConfig
+from configs.model_config import AttentionConfig, ModelConfig, SwiGLUConfig
+from configs.optimizer_config import AdamWConfig, CosineConfig, MuonConfig, WarmupStableDecayConfig
+from configs.position_config import RopeConfig
+from configs.schema import MeshConfig, RunConfig, TrainingConfig
 
 
 def tiny() -> RunConfig:

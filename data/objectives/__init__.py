@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from configs.schema import CausalLMConfig
+from configs.objective_config import CausalLMConfig
 from data.objectives.causal_lm import causal_lm
 from data.objectives.example import Example
 from data.packing import Row, RowShape

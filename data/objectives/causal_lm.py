@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from configs.schema import CausalLMConfig
+from configs.objective_config import CausalLMConfig
 from data.objectives.example import Example
 from data.packing import Row
 

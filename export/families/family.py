@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from configs.schema import ModelConfig
+from configs.model_config import ModelConfig
 
 Sizes = Mapping[str, int]
 

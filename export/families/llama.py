@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from configs.errors import InputError, require
-from configs.schema import AttentionConfig, ModelConfig, RMSNormConfig, RopeConfig, SwiGLUConfig
+from configs.model_config import AttentionConfig, ModelConfig, RMSNormConfig, SwiGLUConfig
+from configs.position_config import RopeConfig
 from export.families.family import Entry, Family, Sizes, SpecialIds
 
 _LAYERS = "decoder/layers"

@@ -9,6 +9,7 @@ import pytest
 import tyro
 
 from configs.errors import InputError
+from configs.optimizer_config import CosineConfig, WarmupStableDecayConfig
 from configs.overrides import (
     apply_overrides,
     field_names,
@@ -18,7 +19,7 @@ from configs.overrides import (
     split_overrides,
 )
 from configs.presets import PRESETS
-from configs.schema import CosineConfig, RunConfig, TrainingConfig, WarmupStableDecayConfig
+from configs.schema import RunConfig, TrainingConfig
 from configs.serialize import save
 
 

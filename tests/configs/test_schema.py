@@ -4,21 +4,12 @@ import dataclasses
 
 import pytest
 
+from configs.data_config import DataConfig
 from configs.errors import InputError
-from configs.schema import (
-    AdamWConfig,
-    AttentionConfig,
-    CosineConfig,
-    DataConfig,
-    MeshConfig,
-    ModelConfig,
-    RMSNormConfig,
-    RopeConfig,
-    RunConfig,
-    SwiGLUConfig,
-    TrainingConfig,
-    WarmupStableDecayConfig,
-)
+from configs.model_config import AttentionConfig, ModelConfig, RMSNormConfig, SwiGLUConfig
+from configs.optimizer_config import AdamWConfig, CosineConfig, WarmupStableDecayConfig
+from configs.position_config import RopeConfig
+from configs.schema import MeshConfig, RunConfig, TrainingConfig
 from configs.sharding import ShardingRules
 
 BAD = {

@@ -10,16 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from configs.data_config import WeightedMixtureConfig
+from configs.data_config import DataConfig, WeightedMixtureConfig
 from configs.errors import InputError
+from configs.model_config import ModelConfig
+from configs.optimizer_config import AdamWConfig, WarmupStableDecayConfig
 from configs.presets import PRESETS
-from configs.schema import (
-    AdamWConfig,
-    DataConfig,
-    ModelConfig,
-    RunConfig,
-    WarmupStableDecayConfig,
-)
+from configs.schema import RunConfig
 from configs.serialize import (
     dumps,
     fingerprint,

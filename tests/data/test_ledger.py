@@ -10,7 +10,7 @@ from configs.data_config import (
     LengthBucketsConfig,
 )
 from configs.errors import InputError
-from configs.schema import CausalLMConfig
+from configs.objective_config import CausalLMConfig
 from data.dataset import make_packing
 from data.ledger import Ledger, RowEntry, merged
 from data.mixture import Assignment

@@ -3,7 +3,7 @@ import pytest
 
 from configs.data_config import DataConfig, LengthBucketsConfig
 from configs.errors import InputError
-from configs.schema import CausalLMConfig
+from configs.objective_config import CausalLMConfig
 from data.dataset import make_packing
 from data.rows import RowSource
 

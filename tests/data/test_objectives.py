@@ -1,6 +1,6 @@
 import numpy as np
 
-from configs.schema import CausalLMConfig
+from configs.objective_config import CausalLMConfig
 from data.objectives import OBJECTIVES
 from data.packing import Row, RowCounts
 

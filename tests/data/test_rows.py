@@ -7,7 +7,7 @@ import pytest
 
 from configs.data_config import BestFitConfig, ConcatenateConfig, DataConfig
 from configs.errors import InputError
-from configs.schema import CausalLMConfig
+from configs.objective_config import CausalLMConfig
 from data.batches import Batch
 from data.dataset import make_packing
 from data.mixture import Assignment

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
-from configs.schema import AttentionConfig, ModelConfig, RMSNormConfig, RopeConfig, SwiGLUConfig
+from configs.model_config import AttentionConfig, ModelConfig, RMSNormConfig, SwiGLUConfig
+from configs.position_config import RopeConfig
 from export.convert import unflatten
 from export.families.llama import LLAMA
 from export.verify import PROBES

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from configs.errors import InputError
-from configs.schema import AttentionConfig
+from configs.model_config import AttentionConfig
 from export.families import family_of, get_family
 from export.families.family import SpecialIds
 from export.families.llama import LLAMA

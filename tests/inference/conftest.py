@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from configs.schema import AttentionConfig, ModelConfig
+from configs.model_config import AttentionConfig, ModelConfig
 from data.tokenizer import Tokenizer, train_tokenizer
 from inference import generate
 from tests.model.samples import Rows, logits_of, random_params, tiny_model

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from configs.schema import ModelConfig
+from configs.model_config import ModelConfig
 from tests.model.samples import Rows, logits_and_gradient, packed_rows, random_params, tiny_model
 
 

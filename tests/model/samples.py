@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs.schema import AttentionConfig, ModelConfig, SwiGLUConfig
+from configs.model_config import AttentionConfig, ModelConfig, SwiGLUConfig
 from model.build import Params, abstract_params, build_model, forward
 
 VOCAB_SIZE = 64

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.schema import AttentionConfig
+from configs.model_config import AttentionConfig
 from model.kernels import causal_attention, dot_product_attention
 from tests.model.samples import assert_trees_close, logits_and_gradient, tiny_model
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.schema import AttentionConfig, ModelConfig
+from configs.model_config import AttentionConfig, ModelConfig
 from model.build import build_model, forward
 from tests.model.samples import QUICK_COMPILE, packed_rows, random_params, tiny_model
 

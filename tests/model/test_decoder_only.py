@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.schema import AttentionConfig, ModelConfig, RMSNormConfig, RopeConfig
+from configs.model_config import AttentionConfig, ModelConfig, RMSNormConfig
+from configs.position_config import RopeConfig
 from model.build import Params, abstract_params, build_model, extend, forward
 from model.decoder_only import empty_cache
 from tests.model.samples import (

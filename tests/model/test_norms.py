@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.typing import ArrayLike
 
-from configs.schema import RMSNormConfig
+from configs.model_config import RMSNormConfig
 from model.norms import make_norm
 
 WIDTH = 512

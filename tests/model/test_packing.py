@@ -3,7 +3,8 @@
 import jax
 import numpy as np
 
-from configs.schema import AttentionConfig, CausalLMConfig
+from configs.model_config import AttentionConfig
+from configs.objective_config import CausalLMConfig
 from data.objectives import OBJECTIVES
 from data.packing import RowShape, slice_row
 from tests.model.samples import (

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from configs.model_config import AttentionConfig, ModelConfig, SwiGLUConfig
 from configs.presets import PRESETS
-from configs.schema import AttentionConfig, MeshConfig, ModelConfig, SwiGLUConfig
+from configs.schema import MeshConfig
 from model.build import (
     abstract_params,
     build_model,

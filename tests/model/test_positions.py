@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.schema import RopeConfig
+from configs.position_config import RopeConfig
 from model.positions import rotate, rotation
 
 C = 8

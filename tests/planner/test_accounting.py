@@ -10,17 +10,11 @@ import jax
 import optax
 import pytest
 
+from configs.data_config import DataConfig
+from configs.model_config import AttentionConfig, ModelConfig, SwiGLUConfig
+from configs.optimizer_config import MuonConfig
 from configs.presets import PRESETS
-from configs.schema import (
-    AttentionConfig,
-    DataConfig,
-    MeshConfig,
-    ModelConfig,
-    MuonConfig,
-    RunConfig,
-    SwiGLUConfig,
-    TrainingConfig,
-)
+from configs.schema import MeshConfig, RunConfig, TrainingConfig
 from model.build import abstract_params, count_matmul_params, count_params
 from model.decoder_only import empty_cache
 from planner.accounting import (

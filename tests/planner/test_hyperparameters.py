@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs.schema import AdamWConfig, CosineConfig, MuonConfig, WarmupStableDecayConfig
+from configs.optimizer_config import AdamWConfig, CosineConfig, MuonConfig, WarmupStableDecayConfig
 from planner.hyperparameters import (
     batch_tokens_for,
     critical_batch_tokens,

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from configs.data_config import DataConfig
 from configs.errors import InputError
-from configs.schema import AttentionConfig, DataConfig, ModelConfig, RunConfig, TrainingConfig
+from configs.model_config import AttentionConfig, ModelConfig
+from configs.schema import RunConfig, TrainingConfig
 from planner.accounting import training_bytes
 from planner.hardware import Hardware
 from planner.layout import fit_in_memory

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from configs.errors import InputError
-from configs.schema import ModelConfig, RMSNormConfig, RopeConfig
+from configs.model_config import ModelConfig, RMSNormConfig
+from configs.position_config import RopeConfig
 from planner.accounting import matmul_params, total_params
 from planner.shapes import ACCELERATOR_TILE, CPU_TILE, shape_for, vocabulary_for
 

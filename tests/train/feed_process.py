@@ -19,15 +19,9 @@ from configs.data_config import (
     SingleCorpusConfig,
     WeightedMixtureConfig,
 )
-from configs.schema import (
-    AdamWConfig,
-    AttentionConfig,
-    CosineConfig,
-    MeshConfig,
-    ModelConfig,
-    RunConfig,
-    TrainingConfig,
-)
+from configs.model_config import AttentionConfig, ModelConfig
+from configs.optimizer_config import AdamWConfig, CosineConfig
+from configs.schema import MeshConfig, RunConfig, TrainingConfig
 from data.batches import Cursor
 from data.dataset import open_corpora, training_rows
 from data.ledger import Ledger

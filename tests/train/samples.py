@@ -7,15 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from configs.schema import (
-    AdamWConfig,
-    AttentionConfig,
-    CosineConfig,
-    DataConfig,
-    MeshConfig,
-    RunConfig,
-    TrainingConfig,
-)
+from configs.data_config import DataConfig
+from configs.model_config import AttentionConfig
+from configs.optimizer_config import AdamWConfig, CosineConfig
+from configs.schema import MeshConfig, RunConfig, TrainingConfig
 from data.batches import Batch
 from tests.model.samples import random_params, tiny_model
 from train.mesh import make_mesh

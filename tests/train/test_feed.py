@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from configs.data_config import ConcatenateConfig, DataConfig
-from configs.schema import CausalLMConfig, MeshConfig, TrainingConfig
+from configs.objective_config import CausalLMConfig
+from configs.schema import MeshConfig, TrainingConfig
 from data.batches import Cursor
 from data.dataset import make_packing
 from data.ledger import Ledger

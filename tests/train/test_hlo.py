@@ -7,17 +7,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from configs.schema import (
-    AdamWConfig,
-    AttentionConfig,
-    DataConfig,
-    ModelConfig,
-    MuonConfig,
-    OptimizerConfig,
-    RunConfig,
-    SwiGLUConfig,
-    TrainingConfig,
-)
+from configs.data_config import DataConfig
+from configs.model_config import AttentionConfig, ModelConfig, SwiGLUConfig
+from configs.optimizer_config import AdamWConfig, MuonConfig, OptimizerConfig
+from configs.schema import RunConfig, TrainingConfig
 from planner.accounting import executed_flops_per_step
 from train.hlo import dot_flops
 from train.loop import abstract_batch

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from configs.data_config import DataConfig
 from configs.errors import InputError
-from configs.schema import DataConfig, MeshConfig, RunConfig
+from configs.schema import MeshConfig, RunConfig
 from tests.model.samples import QUICK_COMPILE, tiny_model
 from tests.train.samples import mesh_of, random_state, tiny_run
 from train import loop

@@ -17,7 +17,8 @@ import optax
 import pytest
 
 from configs.errors import InputError
-from configs.schema import MeshConfig, MuonConfig, RunConfig
+from configs.optimizer_config import MuonConfig
+from configs.schema import MeshConfig, RunConfig
 from configs.sharding import resolve
 from data.batches import Batch
 from planner.accounting import parameters

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from configs.schema import AdamWConfig, CosineConfig, MuonConfig
+from configs.optimizer_config import AdamWConfig, CosineConfig, MuonConfig
 from model.build import abstract_params
 from planner.accounting import parameters
 from tests.model.samples import QUICK_COMPILE, random_params, tiny_model

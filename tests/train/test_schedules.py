@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.schema import CosineConfig, WarmupStableDecayConfig
+from configs.optimizer_config import CosineConfig, WarmupStableDecayConfig
 from train.schedules import make_schedule
 
 PEAK, NUM_STEPS = 0.02, 101
