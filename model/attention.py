@@ -1,4 +1,4 @@
-"""Multi-head self-attention with grouped keys and values, and its key/value cache."""
+"""Multi-head attention with grouped keys and values: of a row to itself, and to a memory."""
 
 from typing import NamedTuple
 
@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from configs.model_config import AttentionConfig
+from configs.model_config import LayerNormConfig, ModelConfig, NormConfig
 from model.constrain import Constrain
+from model.initializers import Init
 from model.kernels import causal_attention, dot_product_attention
 from model.linear import Linear
-from model.positions import Rotation, rotate
+from model.norms import make_norm
+from model.rotary import Rotation, rotate
 
 
 class LayerCache(NamedTuple):
@@ -21,50 +23,156 @@ class LayerCache(NamedTuple):
     value_BSKC: Float[Array, "B S K C"]
 
 
-class Attention(nn.Module):
-    """Projects to queries, keys and values, turns the first two, attends, projects back.
+class Visible(NamedTuple):
+    """What decides the scores besides queries and keys.
 
-    With a cache, keys and values of the L new tokens are written at slot `write_slot` on, and
-    queries attend over all S slots (the mask says which hold something).
+    mask_BLM: who sees whom. bias_HLM: added to the scores. rotation: turns queries and keys.
     """
 
-    config: AttentionConfig
-    dtype: jnp.dtype
-    constrain: Constrain
-    out_init_scale: float
+    mask_BLM: Bool[Array, "B L M"]
+    bias_HLM: Float[Array, "H L M"] | None = None
+    rotation: Rotation | None = None
 
-    @nn.compact
-    def __call__(
-        self,
-        x_BLD: Float[Array, "B L D"],
-        angles: Rotation,
-        mask_BLM: Bool[Array, "B L M"],
-        cache: LayerCache | None = None,
-        write_slot: Int[Array, ""] | None = None,
-    ) -> tuple[Float[Array, "B L D"], LayerCache | None]:
-        c, D = self.config, x_BLD.shape[-1]
-        H, K, C = c.num_heads, c.num_kv_heads, c.head_dim
-        query = Linear((D,), (H, C), ("embed", "heads", "head_dim"), self.dtype, name="query")
-        key = Linear((D,), (K, C), ("embed", "kv_heads", "head_dim"), self.dtype, name="key")
-        value = Linear((D,), (K, C), ("embed", "kv_heads", "head_dim"), self.dtype, name="value")
-        q_BLHC = self.constrain(rotate(query(x_BLD), angles), "batch", "length", "heads", None)
-        k_BLKC = self.constrain(rotate(key(x_BLD), angles), "batch", "length", "kv_heads", None)
-        v_BLKC = self.constrain(value(x_BLD), "batch", "length", "kv_heads", None)
-        if cache is None:
-            out_BLHC = causal_attention(q_BLHC, k_BLKC, v_BLKC, mask_BLM, c.causal_blocks)
-        else:
-            assert write_slot is not None
-            k_BMKC = jax.lax.dynamic_update_slice_in_dim(cache.key_BSKC, k_BLKC, write_slot, 1)
-            v_BMKC = jax.lax.dynamic_update_slice_in_dim(cache.value_BSKC, v_BLKC, write_slot, 1)
-            cache = LayerCache(k_BMKC, v_BMKC)
-            out_BLHC = dot_product_attention(q_BLHC, k_BMKC, v_BMKC, mask_BLM)
-        out_BLHC = self.constrain(out_BLHC, "batch", "length", "heads", None)
-        out = Linear(
+
+class _Projections(nn.Module):
+    """Queries, keys and values of H and K heads, and the projection back: D → heads → D."""
+
+    config: ModelConfig
+    constrain: Constrain
+
+    def setup(self):
+        a, dtype, init = self.config.attention, jnp.dtype(self.config.compute_dtype), self._init
+        D, H, K, C = self.config.emb_dim, a.num_heads, a.num_kv_heads, a.head_dim
+
+        def heads(count: int, axis: str, stddev: float) -> Linear:
+            bias_axes = (axis, "head_dim") if a.use_qkv_bias else ()
+            return Linear((D,), (count, C), ("embed", axis, "head_dim"), dtype, stddev, bias_axes)
+
+        self.query = heads(H, "heads", init.stddev("query", D))
+        self.key = heads(K, "kv_heads", init.stddev("hidden", D))
+        self.value = heads(K, "kv_heads", init.stddev("hidden", D))
+        self.out = Linear(
             (H, C),
             (D,),
             ("heads", "head_dim", "embed"),
-            self.dtype,
-            self.out_init_scale,
-            name="out",
+            dtype,
+            init.stddev("residual", H * C),
+            ("norm",) if a.use_out_bias else (),
         )
-        return out(out_BLHC), cache
+        if a.qk_norm:
+            norm = _head_norm(self.config.norm)
+            self.query_norm = make_norm(norm, dtype, logical_axis="head_dim")
+            self.key_norm = make_norm(norm, dtype, logical_axis="head_dim")
+
+    @property
+    def _init(self) -> Init:
+        return Init(self.config)
+
+    def queries(
+        self, x_BLD: Float[Array, "B L D"], angles: Rotation | None
+    ) -> Float[Array, "B L H C"]:
+        q_BLHC = self.query(x_BLD)
+        if self.config.attention.qk_norm:
+            q_BLHC = self.query_norm(q_BLHC)
+        if angles is not None:
+            q_BLHC = rotate(q_BLHC, angles)
+        return self.constrain(q_BLHC, "batch", "length", "heads", None)
+
+    def keys_and_values(
+        self, x_BMD: Float[Array, "B M D"], angles: Rotation | None
+    ) -> tuple[Float[Array, "B M K C"], Float[Array, "B M K C"]]:
+        k_BMKC = self.key(x_BMD)
+        if self.config.attention.qk_norm:
+            k_BMKC = self.key_norm(k_BMKC)
+        if angles is not None:
+            k_BMKC = rotate(k_BMKC, angles)
+        k_BMKC = self.constrain(k_BMKC, "batch", "length", "kv_heads", None)
+        return k_BMKC, self.constrain(self.value(x_BMD), "batch", "length", "kv_heads", None)
+
+    def joined(self, heads_BLHC: Float[Array, "B L H C"]) -> Float[Array, "B L D"]:
+        return self.out(self.constrain(heads_BLHC, "batch", "length", "heads", None))
+
+
+class Attention(_Projections):
+    """Self-attention: projects, turns queries and keys, attends, projects back.
+
+    `causal_blocks` 1: any mask; more: no query may see a later key. With a cache, keys and values
+    of the L new tokens are written at slot `write_slot` on, and queries attend over all S slots
+    (the mask says which hold something).
+    """
+
+    causal_blocks: int = 1
+
+    def __call__(
+        self,
+        x_BLD: Float[Array, "B L D"],
+        visible: Visible,
+        cache: LayerCache | None = None,
+        write_slot: Int[Array, ""] | None = None,
+    ) -> tuple[Float[Array, "B L D"], LayerCache | None]:
+        a = self.config.attention
+        q_BLHC = self.queries(x_BLD, visible.rotation)
+        k_BMKC, v_BMKC = self.keys_and_values(x_BLD, visible.rotation)
+        if cache is not None:
+            assert write_slot is not None
+            k_BMKC = jax.lax.dynamic_update_slice_in_dim(cache.key_BSKC, k_BMKC, write_slot, 1)
+            v_BMKC = jax.lax.dynamic_update_slice_in_dim(cache.value_BSKC, v_BMKC, write_slot, 1)
+            cache = LayerCache(k_BMKC, v_BMKC)
+        if self.causal_blocks > 1:
+            out_BLHC = causal_attention(
+                q_BLHC,
+                k_BMKC,
+                v_BMKC,
+                visible.mask_BLM,
+                num_blocks=self.causal_blocks,
+                scale=a.score_scale,
+                softcap=a.logit_softcap,
+                bias_HLL=visible.bias_HLM,
+            )
+        else:
+            out_BLHC = dot_product_attention(
+                q_BLHC,
+                k_BMKC,
+                v_BMKC,
+                visible.mask_BLM,
+                scale=a.score_scale,
+                softcap=a.logit_softcap,
+                bias_HLM=visible.bias_HLM,
+            )
+        return self.joined(out_BLHC), cache
+
+
+class CrossAttention(_Projections):
+    """Queries from the decoder, keys and values from the encoder's memory; no positions.
+
+    Without the memory itself, keys and values come from the cache that an earlier call returned.
+    """
+
+    def __call__(
+        self,
+        x_BLD: Float[Array, "B L D"],
+        memory_BMD: Float[Array, "B M D"] | None,
+        mask_BLM: Bool[Array, "B L M"],
+        cache: LayerCache | None = None,
+    ) -> tuple[Float[Array, "B L D"], LayerCache]:
+        a = self.config.attention
+        if memory_BMD is None:
+            assert cache is not None
+        else:
+            cache = LayerCache(*self.keys_and_values(memory_BMD, None))
+        out_BLHC = dot_product_attention(
+            self.queries(x_BLD, None),
+            cache.key_BSKC,
+            cache.value_BSKC,
+            mask_BLM,
+            scale=a.score_scale,
+            softcap=a.logit_softcap,
+        )
+        return self.joined(out_BLHC), cache
+
+
+def _head_norm(config: NormConfig) -> NormConfig:
+    """The model's norm, over a head; a layer norm without its bias."""
+    if isinstance(config, LayerNormConfig):
+        return LayerNormConfig(epsilon=config.epsilon, use_bias=False)
+    return config

@@ -9,37 +9,69 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int
 
-from configs.model_config import ModelConfig
+from configs.model_config import ModelConfig, MoEConfig
 from configs.sharding import ShardingRules
+from model.cache import Cache
 from model.constrain import UNCONSTRAINED, Constrain, named_sharding
-from model.decoder_only import Cache, DecoderOnly
+from model.decoder_only import DecoderOnly
+from model.encoder_decoder import EncoderDecoder
+from model.encoder_only import EncoderOnly
+from model.initializers import width_multiplier
+from model.mlp import Losses
 
 Params = dict[str, Any]
+Model = DecoderOnly | EncoderOnly | EncoderDecoder
 
-ARCHITECTURES = {"decoder_only": DecoderOnly}
+ARCHITECTURES: dict[str, type[Model]] = {
+    "decoder_only": DecoderOnly,
+    "encoder_only": EncoderOnly,
+    "encoder_decoder": EncoderDecoder,
+}
 
 
-def build_model(config: ModelConfig, constrain: Constrain = UNCONSTRAINED) -> DecoderOnly:
+def build_model(config: ModelConfig, constrain: Constrain = UNCONSTRAINED) -> Model:
     """The module a config describes."""
     return ARCHITECTURES[config.architecture](config, constrain)
 
 
+def forward_with_losses(
+    model: Model, params: Params, tokens_BL: Int[Array, "B L"], **fields: jax.Array | None
+) -> tuple[Float[Array, "B L V"], Losses]:
+    """Logits of packed rows, and auxiliary losses by name: the model on plain parameters.
+
+    Args:
+      fields: what the architecture's `__call__` takes; those that are None are left out.
+
+    Returns:
+      fp32 logits; fp32 scalars, weighted already, means over the rows' tokens ({} without any).
+    """
+    given = {name: field for name, field in fields.items() if field is not None}
+    return cast(tuple[jax.Array, Losses], model.apply({"params": params}, tokens_BL, **given))
+
+
 def forward(
-    model: DecoderOnly,
+    model: Model, params: Params, tokens_BL: Int[Array, "B L"], **fields: jax.Array | None
+) -> Float[Array, "B L V"]:
+    """Logits of packed rows: `forward_with_losses` without the losses."""
+    return forward_with_losses(model, params, tokens_BL, **fields)[0]
+
+
+def start(
+    model: EncoderDecoder,
     params: Params,
     tokens_BL: Int[Array, "B L"],
-    *,
-    positions: Int[Array, "B L"],
-    segment_ids: Int[Array, "B L"],
-) -> Float[Array, "B L V"]:
-    """Logits of packed rows: `DecoderOnly.__call__` on plain parameters."""
-    variables = {"params": params}
-    logits_BLV = model.apply(variables, tokens_BL, positions=positions, segment_ids=segment_ids)
-    return cast(jax.Array, logits_BLV)
+    cache: Cache,
+    **fields: jax.Array,
+) -> tuple[Float[Array, "B L V"], Cache]:
+    """Encodes and reads a decoder's first tokens: `EncoderDecoder.start`."""
+    started = model.apply(
+        {"params": params}, tokens_BL, cache, **fields, method=EncoderDecoder.start
+    )
+    return cast(tuple[jax.Array, Cache], started)
 
 
 def extend(
-    model: DecoderOnly,
+    model: DecoderOnly | EncoderDecoder,
     params: Params,
     tokens_BL: Int[Array, "B L"],
     cache: Cache,
@@ -47,19 +79,19 @@ def extend(
     positions: Int[Array, "B L"],
     segment_ids: Int[Array, "B L"],
 ) -> tuple[Float[Array, "B L V"], Cache]:
-    """Logits of further tokens, and the longer cache: `DecoderOnly.extend`."""
+    """Logits of further tokens, and the longer cache: the decoder's `extend`."""
     extended = model.apply(
         {"params": params},
         tokens_BL,
         cache,
         positions=positions,
         segment_ids=segment_ids,
-        method=DecoderOnly.extend,
+        method=type(model).extend,
     )
     return cast(tuple[jax.Array, Cache], extended)
 
 
-def init_params(model: DecoderOnly, key: jax.Array) -> Params:
+def init_params(model: Model, key: jax.Array) -> Params:
     """Fresh fp32 parameters, a plain nested dict. Jit it with `out_shardings` for large models."""
     return nn.meta.unbox(_init_boxed(model, key))
 
@@ -84,28 +116,50 @@ def param_shardings(config: ModelConfig, mesh: Mesh, rules: ShardingRules) -> Pa
     )
 
 
+def rate_multipliers(config: ModelConfig) -> Params | None:
+    """muP's factor on Adam's learning rate for each parameter; None where all are 1.
+
+    1/m for hidden kernels, whose fan-in grows with the width (Yang et al. 2022, table 8).
+    """
+    m = width_multiplier(config)
+    if m == 1.0:
+        return None
+
+    def multiplier(path: tuple[Any, ...], _: Any) -> float:
+        is_output = len(path) == 2 and path[0].key == "head"
+        return 1 / m if path[-1].key == "kernel" and not is_output else 1.0
+
+    return jax.tree_util.tree_map_with_path(multiplier, abstract_params(config))
+
+
 def count_params(params: Params) -> int:
     """Number of scalars in a tree of arrays (or of their shapes)."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def count_matmul_params(params: Params) -> int:
-    """Scalars that matrix products use: all but norm scales and an untied look-up table."""
-    counts = {
-        path: leaf.size
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        if path[-1].key != "scale"
-    }
-    if "head" in params:
-        counts = {path: n for path, n in counts.items() if path[0].key != "token_embedding"}
-    return sum(counts.values())
+def count_matmul_params(params: Params, config: ModelConfig) -> int:
+    """Scalars that matrix products use for one token: kernels and, if tied, the token table; of a
+    mixture's experts as many as a token is sent to."""
+    count = 0.0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        names = [part.key for part in path]
+        is_tied_head = names[0] == "token_embedding" and "kernel" not in params.get("head", {})
+        if names[-1] == "kernel" or (is_tied_head and config.head.kind != "none"):
+            active = 1.0
+            if "experts" in names and isinstance(config.mlp, MoEConfig):
+                active = config.mlp.experts_per_token / config.mlp.num_experts
+            count += leaf.size * active
+    return round(count)
 
 
-def _init_boxed(model: DecoderOnly, key: jax.Array) -> Params:
+def _init_boxed(model: Model, key: jax.Array) -> Params:
     row_11 = jnp.zeros((1, 1), jnp.int32)
+    fields = {"positions": row_11, "segment_ids": row_11}
+    if isinstance(model, EncoderDecoder):
+        fields |= {f"encoder_{name}": row_11 for name in ("tokens", "positions", "segment_ids")}
     # Sizes of one row are enough to create parameters, but they do not divide over a mesh.
     plain = model.clone(constrain=UNCONSTRAINED)
-    variables = plain.init(key, row_11, positions=row_11, segment_ids=row_11)
+    variables = plain.init(key, row_11, **fields)
     return dict(variables["params"])
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from configs.sharding import DEFAULT_RULES, ShardingRules, resolve
+from configs.sharding import DEFAULT_RULES, MESH_AXES, ShardingRules, resolve
 
 
 def named_sharding(
@@ -38,7 +38,7 @@ class Constrain:
 
     def __call__(self, x: jax.Array, *logical_axes: str | None) -> jax.Array:
         if self.mesh is None:
-            whole = {axis: 1 for axis in ("data", "fsdp", "tensor")}
+            whole = dict.fromkeys(MESH_AXES, 1)
             resolve(self.rules, logical_axes, x.shape, whole)
             return x
         sharding = named_sharding(self.mesh, self.rules, logical_axes, x.shape)

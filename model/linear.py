@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from model.parameters import fan_in_normal, parameter
+from model.parameters import normal, parameter, zeros
 
 
 def project(x: Float[Array, "*rows inputs"], kernel: Float[Array, "inputs outputs"]) -> jax.Array:
@@ -21,21 +21,29 @@ def project(x: Float[Array, "*rows inputs"], kernel: Float[Array, "inputs output
     return jnp.reshape(y, (*rows, kernel.shape[-1]))
 
 
+def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
+    """`y + bias` over the last axes, in y's dtype."""
+    rows = (1,) * (y.ndim - bias.ndim)
+    return y + jnp.reshape(bias, (*rows, *bias.shape)).astype(y.dtype)
+
+
 class Linear(nn.Module):
-    """A projection without bias; input and output may be several axes (heads by head_dim).
+    """A projection; input and output may be several axes (heads by head_dim).
 
     Attributes:
       in_shape, out_shape: sizes of the contracted and of the produced axes.
       logical_axes: a name for each axis of the kernel, `in_shape + out_shape`.
       dtype: compute dtype; the kernel is kept in fp32 and cast at use.
-      init_scale: factor on the fan-in standard deviation.
+      stddev: of the fresh kernel.
+      bias_axes: a name for each axis of the bias, `out_shape`; () for no bias.
     """
 
     in_shape: tuple[int, ...]
     out_shape: tuple[int, ...]
     logical_axes: tuple[str, ...]
     dtype: jnp.dtype
-    init_scale: float = 1.0
+    stddev: float
+    bias_axes: tuple[str, ...] = ()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -43,7 +51,7 @@ class Linear(nn.Module):
         kernel = parameter(
             self,
             "kernel",
-            fan_in_normal(inputs, self.init_scale),
+            normal(self.stddev),
             (*self.in_shape, *self.out_shape),
             self.logical_axes,
         )
@@ -52,4 +60,7 @@ class Linear(nn.Module):
             jnp.reshape(x, (*rows, inputs)),
             jnp.reshape(kernel.astype(self.dtype), (inputs, outputs)),
         )
-        return jnp.reshape(y, (*rows, *self.out_shape))
+        y = jnp.reshape(y, (*rows, *self.out_shape))
+        if self.bias_axes:
+            y = add_bias(y, parameter(self, "bias", zeros, self.out_shape, self.bias_axes))
+        return y

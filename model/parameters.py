@@ -1,6 +1,5 @@
 """Declaring a parameter: shape, a name per axis and initialiser together, in one call."""
 
-import math
 from typing import cast
 
 import flax.linen as nn
@@ -22,6 +21,9 @@ def parameter(
     return cast(jax.Array, module.param(name, boxed, shape, jnp.float32))
 
 
-def fan_in_normal(fan_in: int, scale: float = 1.0) -> Initializer:
-    """Normal with standard deviation `scale / sqrt(fan_in)`: keeps the variance of a unit input."""
-    return nn.initializers.normal(stddev=scale / math.sqrt(fan_in))
+def normal(stddev: float) -> Initializer:
+    """Normal with mean zero."""
+    return nn.initializers.normal(stddev=stddev)
+
+
+zeros = nn.initializers.zeros

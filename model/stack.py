@@ -1,15 +1,53 @@
 """N blocks and a last norm: the only place that knows how layers are repeated."""
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from configs.model_config import ModelConfig
-from model.attention import LayerCache
-from model.block import Block
+from configs.position_config import AlibiConfig, RelativeBiasConfig, RopeConfig
+from model.attention import Visible
+from model.block import Block, BlockCache, LayerInputs, Shared
 from model.constrain import Constrain
+from model.initializers import Init
+from model.masks import MaskSpec, Places, attention_mask, segment_mask
+from model.mlp import Losses
 from model.norms import make_norm
-from model.positions import Rotation
+from model.positions import RelativeBias, alibi_bias
+from model.rotary import local_rotation, rotation
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackSpec:
+    """What makes a stack an encoder or a decoder.
+
+    causal: no place sees a later one. reads_memory: every layer has cross-attention.
+    """
+
+    num_layers: int
+    causal: bool
+    reads_memory: bool = False
+
+
+class Memory(NamedTuple):
+    """What a decoder reads: the encoder's output, and the segment of each of its places.
+
+    activations_BMD: None where the cache holds its keys and values already.
+    """
+
+    activations_BMD: Float[Array, "B M D"] | None
+    segments_BM: Int[Array, "B M"]
+
+
+class StackOutput(NamedTuple):
+    """Normed activations; the cache with the new tokens added; auxiliary losses summed."""
+
+    x_BLD: Float[Array, "B L D"]
+    cache: BlockCache | None
+    losses: Losses
 
 
 class Stack(nn.Module):
@@ -21,38 +59,104 @@ class Stack(nn.Module):
 
     config: ModelConfig
     constrain: Constrain
+    spec: StackSpec
 
     @nn.compact
     def __call__(
         self,
         x_BLD: Float[Array, "B L D"],
-        angles: Rotation,
-        mask_BLM: Bool[Array, "B L M"],
-        cache: LayerCache | None = None,
+        positions_BL: Int[Array, "B L"],
+        places: Places,
+        *,
+        memory: Memory | None = None,
+        cache: BlockCache | None = None,
         write_slot: Int[Array, ""] | None = None,
-    ) -> tuple[Float[Array, "B L D"], LayerCache | None]:
+    ) -> StackOutput:
         """Runs the layers in order.
 
         Args:
+          places: where queries and keys stand: the row itself, or its place in the cache.
+          memory: what cross-attention reads, in a stack that does.
           cache: keys and values of all layers, each leaf with a leading N axis; None in training.
-
-        Returns:
-          The normed activations, and the cache with the new tokens' keys and values.
         """
-        c = self.config
+        c, spec = self.config, self.spec
         block = Block
         if c.remat == "full":
             # Under scan the loop itself keeps the recomputation from being merged away.
             block = nn.remat(Block, prevent_cse=not c.scan_layers)
+        # A prefix sees itself both ways, and a cache has slots beyond the row.
+        in_blocks = spec.causal and cache is None and places.key_prefix_BM is None
         layers = nn.scan(
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),  # type: ignore[arg-type]
+            in_axes=(0, nn.broadcast),  # type: ignore[arg-type]
             out_axes=0,
-            length=c.num_layers,
-            unroll=1 if c.scan_layers else c.num_layers,
+            length=spec.num_layers,
+            unroll=1 if c.scan_layers else spec.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
-        )(c, self.constrain, name="layers")
-        x_BLD, cache = layers(x_BLD, cache, angles, mask_BLM, write_slot)
-        return make_norm(c.norm, jnp.dtype(c.compute_dtype), "final_norm")(x_BLD), cache
+        )(
+            c,
+            self.constrain,
+            c.attention.causal_blocks if in_blocks else 1,
+            spec.reads_memory,
+            name="layers",
+        )
+        full, window = self._visible(positions_BL, places)
+        shared = Shared(
+            full=full,
+            window=window,
+            is_token_BL=places.query_segments_BL > 0,
+            write_slot=write_slot,
+            memory_BMD=None if memory is None else memory.activations_BMD,
+            memory_mask_BLM=None
+            if memory is None
+            else segment_mask(places.query_segments_BL, memory.segments_BM),
+        )
+        x_BLD, (cache, losses) = layers(x_BLD, self._layer_inputs(cache), shared)
+        if c.norm_placement != "post":
+            x_BLD = make_norm(c.norm, jnp.dtype(c.compute_dtype), "final_norm")(x_BLD)
+        return StackOutput(x_BLD, cache, {name: jnp.sum(loss) for name, loss in losses.items()})
+
+    def _visible(
+        self, positions_BL: Int[Array, "B L"], places: Places
+    ) -> tuple[Visible | None, Visible | None]:
+        """What layers that see everything see, and what those with a window do."""
+        c, spec, head_dim = self.config, self.spec, self.config.attention.head_dim
+        is_window = self._is_window
+        bias_HLM, angles, local_angles = None, None, None
+        match c.position:
+            case RopeConfig():
+                angles = rotation(c.position, positions_BL, head_dim)
+                local_angles = local_rotation(c.position, positions_BL, head_dim)
+            case RelativeBiasConfig():
+                stddev = Init(c).stddev("hidden", c.emb_dim)
+                table = RelativeBias(
+                    c.position,
+                    c.attention.num_heads,
+                    not spec.causal,
+                    stddev,
+                    name="relative_bias",
+                )
+                bias_HLM = table(places.distance_LM)
+            case AlibiConfig():
+                bias_HLM = alibi_bias(c.position, places.distance_LM, c.attention.num_heads)
+        full, window = None, None
+        if not all(is_window):
+            mask_BLM = attention_mask(MaskSpec(causal=spec.causal), places)
+            full = Visible(mask_BLM, bias_HLM, angles)
+        if any(is_window):
+            mask_spec = MaskSpec(causal=spec.causal, window=c.attention.window)
+            window = Visible(attention_mask(mask_spec, places), bias_HLM, local_angles)
+        return full, window
+
+    def _layer_inputs(self, cache: BlockCache | None) -> LayerInputs:
+        is_window: Bool[Array, " N"] | None = None
+        if len(set(self._is_window)) > 1:
+            is_window = jnp.array(self._is_window)
+        is_first = jnp.arange(self.spec.num_layers) == 0 if self.config.skip_first_norm else None
+        return LayerInputs(cache, is_window, is_first)
+
+    @property
+    def _is_window(self) -> tuple[bool, ...]:
+        return self.config.attention.windowed_layers(self.spec.num_layers)

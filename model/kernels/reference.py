@@ -13,20 +13,33 @@ def dot_product_attention(
     k_BMKC: Float[Array, "B M K C"],
     v_BMKC: Float[Array, "B M K C"],
     mask_BLM: Bool[Array, "B L M"],
+    *,
+    scale: float,
+    softcap: float = 0.0,
+    bias_HLM: Float[Array, "H L M"] | None = None,
 ) -> Float[Array, "B L H C"]:
-    """softmax(q·k / sqrt(C)) · v; query head h reads key/value head h // (H/K).
+    """softmax(scale · q·k + bias) · v; query head h reads key/value head h // (H/K).
 
     Scores and softmax are fp32 (a bf16 softmax loses small weights); the weights are cast back
     to the value's dtype for the second product. Vaswani et al. 2017, equation 1.
+
+    Args:
+      scale: usually 1/sqrt(C).
+      softcap: s > 0 turns a score x into s·tanh(x/s) (Gemma 2, arXiv 2408.00118, section 2).
+      bias_HLM: added to the scores, fp32; None for none.
     """
     B, L, H, C = q_BLHC.shape
-    K = k_BMKC.shape[2]
-    q_BKGLC = jnp.transpose(jnp.reshape(q_BLHC * C**-0.5, (B, L, K, H // K, C)), (0, 2, 3, 1, 4))
+    K, M = k_BMKC.shape[2], k_BMKC.shape[1]
+    q_BKGLC = jnp.transpose(jnp.reshape(q_BLHC * scale, (B, L, K, H // K, C)), (0, 2, 3, 1, 4))
     k_BKMC = jnp.transpose(k_BMKC, (0, 2, 1, 3))
     v_BKMC = jnp.transpose(v_BMKC, (0, 2, 1, 3))
     scores_BKGLM = jnp.einsum(
         "BKGLC,BKMC->BKGLM", q_BKGLC, k_BKMC, preferred_element_type=jnp.float32
     )
+    if bias_HLM is not None:
+        scores_BKGLM = scores_BKGLM + jnp.reshape(bias_HLM, (1, K, H // K, L, M))
+    if softcap:
+        scores_BKGLM = softcap * jnp.tanh(scores_BKGLM / softcap)
     scores_BKGLM = jnp.where(mask_BLM[:, None, None, :, :], scores_BKGLM, _MASKED)
     weights_BKGLM = jax.nn.softmax(scores_BKGLM, axis=-1).astype(v_BMKC.dtype)
     out_BKGLC = jnp.einsum("BKGLM,BKMC->BKGLC", weights_BKGLM, v_BKMC)
@@ -38,7 +51,11 @@ def causal_attention(
     k_BLKC: Float[Array, "B L K C"],
     v_BLKC: Float[Array, "B L K C"],
     mask_BLL: Bool[Array, "B L L"],
+    *,
     num_blocks: int,
+    scale: float,
+    softcap: float = 0.0,
+    bias_HLL: Float[Array, "H L L"] | None = None,
 ) -> Float[Array, "B L H C"]:
     """`dot_product_attention` of a row with itself where no query may see a later key.
 
@@ -50,7 +67,14 @@ def causal_attention(
     blocks = []
     for start in range(0, L, block):
         end = min(start + block, L)
-        mask = mask_BLL[:, start:end, :end]
-        out = dot_product_attention(q_BLHC[:, start:end], k_BLKC[:, :end], v_BLKC[:, :end], mask)
+        out = dot_product_attention(
+            q_BLHC[:, start:end],
+            k_BLKC[:, :end],
+            v_BLKC[:, :end],
+            mask_BLL[:, start:end, :end],
+            scale=scale,
+            softcap=softcap,
+            bias_HLM=None if bias_HLL is None else bias_HLL[:, start:end, :end],
+        )
         blocks.append(out)
     return jnp.concatenate(blocks, axis=1)

@@ -1,4 +1,4 @@
-"""Tiny models, packed rows, and gradients of a fixed random reading of the logits."""
+"""Tiny models of every kind, packed rows, and gradients of a fixed random reading of the logits."""
 
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -7,7 +7,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs.model_config import AttentionConfig, ModelConfig, SwiGLUConfig
+from configs.model_config import (
+    AttentionConfig,
+    EmbeddingConfig,
+    GEGLUConfig,
+    GELUConfig,
+    LayerNormConfig,
+    LinearHeadConfig,
+    MaskedLMHeadConfig,
+    ModelConfig,
+    ReLUConfig,
+    RMSNormConfig,
+    SquaredReLUConfig,
+    SwiGLUConfig,
+)
+from configs.position_config import (
+    AlibiConfig,
+    LearnedPositionConfig,
+    LinearScalingConfig,
+    NoPositionConfig,
+    RelativeBiasConfig,
+    RopeConfig,
+    SinusoidalPositionConfig,
+)
 from model.build import Params, abstract_params, build_model, forward
 
 VOCAB_SIZE = 64
@@ -15,13 +37,36 @@ VOCAB_SIZE = 64
 # Machine code need not be fast here: unoptimised it compiles in half the time.
 QUICK_COMPILE: dict[str, Any] = {"xla_backend_optimization_level": 0}
 
+POSITIONS = {
+    "rope": RopeConfig(),
+    "learned": LearnedPositionConfig(num_positions=64, offset=2),
+    "sinusoidal": SinusoidalPositionConfig(theta=100.0),
+    "relative bias": RelativeBiasConfig(num_buckets=8, max_distance=12),
+    "alibi": AlibiConfig(),
+    "none": NoPositionConfig(),
+}
+
 
 class Rows(NamedTuple):
-    """What a forward pass takes, int32 [B, L] each; segment 0 is padding."""
+    """What a forward pass takes, int32 [B, L] each; segment 0 is padding.
+
+    Encoder fields [B, M] of an encoder-decoder, None otherwise.
+    """
 
     tokens: np.ndarray
     positions: np.ndarray
     segment_ids: np.ndarray
+    prefix: np.ndarray | None = None
+    encoder_tokens: np.ndarray | None = None
+    encoder_positions: np.ndarray | None = None
+    encoder_segment_ids: np.ndarray | None = None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What `forward` takes beside tokens."""
+        fields = self._asdict()
+        del fields["tokens"]
+        return {name: None if x is None else jnp.asarray(x) for name, x in fields.items()}
 
 
 def tiny_model(**changes: Any) -> ModelConfig:
@@ -35,14 +80,111 @@ def tiny_model(**changes: Any) -> ModelConfig:
         "tie_embeddings": False,
         "scan_layers": False,
     }
+    if changes.get("architecture") == "encoder_decoder":
+        fields["num_encoder_layers"] = 2
     return ModelConfig(**(fields | changes))
+
+
+def attention(**changes: Any) -> AttentionConfig:
+    """Four heads of eight, two of keys and values."""
+    return AttentionConfig(**({"num_heads": 4, "num_kv_heads": 2, "head_dim": 8} | changes))
+
+
+_BIASED = attention(num_kv_heads=4, use_qkv_bias=True, use_out_bias=True)
+
+# One model in the manner of each published family: together every member of every union.
+VARIANTS = {
+    "gpt2": tiny_model(
+        attention=_BIASED,
+        position=POSITIONS["learned"],
+        norm=LayerNormConfig(),
+        mlp=GELUConfig(mlp_dim=48, gelu="tanh"),
+        tie_embeddings=True,
+    ),
+    "gemma2": tiny_model(
+        attention=attention(
+            window=4, layer_pattern=("window", "full"), logit_softcap=2.0, query_scale=0.5
+        ),
+        norm=RMSNormConfig(epsilon=1e-3, scale_offset=1.0),
+        norm_placement="sandwich",
+        mlp=GEGLUConfig(mlp_dim=48),
+        embedding=EmbeddingConfig(scale_by_width=True),
+        head=LinearHeadConfig(logit_softcap=3.0),
+        tie_embeddings=True,
+    ),
+    "gemma3": tiny_model(
+        num_layers=3,
+        attention=attention(window=3, layer_pattern=("window", "window", "full"), qk_norm=True),
+        position=RopeConfig(
+            theta=1000.0, local_theta=100.0, scaling=LinearScalingConfig(factor=4.0)
+        ),
+        norm=RMSNormConfig(scale_offset=1.0),
+    ),
+    "alibi": tiny_model(
+        attention=attention(num_heads=3, num_kv_heads=1),
+        position=AlibiConfig(),
+        mlp=SquaredReLUConfig(mlp_dim=48, use_bias=True),
+    ),
+    "bert": tiny_model(
+        architecture="encoder_only",
+        attention=_BIASED,
+        position=POSITIONS["learned"],
+        norm=LayerNormConfig(epsilon=1e-3),
+        norm_placement="post",
+        mlp=GELUConfig(mlp_dim=48, gelu="exact"),
+        embedding=EmbeddingConfig(num_token_types=2, use_norm=True),
+        head=MaskedLMHeadConfig(),
+        tie_embeddings=True,
+    ),
+    "modernbert": tiny_model(
+        architecture="encoder_only",
+        num_layers=3,
+        attention=attention(window=3, layer_pattern=("full", "window", "window"), qk_norm=True),
+        position=RopeConfig(theta=1000.0, local_theta=100.0),
+        norm=LayerNormConfig(use_bias=False),
+        skip_first_norm=True,
+        mlp=GEGLUConfig(mlp_dim=48, gelu="exact", use_bias=True),
+        embedding=EmbeddingConfig(use_norm=True),
+        head=MaskedLMHeadConfig(use_dense_bias=False),
+    ),
+    "t5": tiny_model(
+        architecture="encoder_decoder",
+        num_encoder_layers=1,
+        attention=attention(query_scale=1.0),
+        position=POSITIONS["relative bias"],
+        mlp=ReLUConfig(mlp_dim=48),
+        head=LinearHeadConfig(logit_scale=32**-0.5),
+        tie_embeddings=True,
+    ),
+    "bart": tiny_model(
+        architecture="encoder_decoder",
+        num_encoder_layers=1,
+        attention=_BIASED,
+        position=POSITIONS["learned"],
+        norm=LayerNormConfig(),
+        norm_placement="post",
+        mlp=GELUConfig(mlp_dim=48, gelu="exact"),
+        embedding=EmbeddingConfig(use_norm=True, scale_by_width=True),
+        head=LinearHeadConfig(use_bias=True),
+        tie_embeddings=True,
+    ),
+    "sinusoidal": tiny_model(
+        architecture="encoder_decoder",
+        num_layers=1,
+        num_encoder_layers=2,
+        attention=attention(qk_norm=True),
+        position=POSITIONS["sinusoidal"],
+        norm_placement="sandwich",
+    ),
+}
 
 
 def random_params(config: ModelConfig, seed: int = 0) -> Params:
     """Normal kernels of deviation 1/sqrt(emb_dim), norm scales about one; drawn by NumPy.
 
-    Scales of exactly one and the small projections of a fresh model would hide a scale that is
-    not applied or a layer that does little. (Compiling JAX's own generator takes seconds.)
+    Scales of exactly one, biases of zero and the small projections of a fresh model would hide
+    one that is not applied or a layer that does little. (Compiling JAX's own generator takes
+    seconds.)
     """
     rng = np.random.default_rng(seed)
 
@@ -55,8 +197,35 @@ def random_params(config: ModelConfig, seed: int = 0) -> Params:
     return jax.tree_util.tree_map_with_path(draw, abstract_params(config))
 
 
-def packed_rows(lengths: list[int], *, num_rows: int = 1, padding: int = 0) -> Rows:
-    """Rows of random tokens: documents of `lengths`, then padding."""
+def packed_rows(
+    lengths: list[int],
+    *,
+    num_rows: int = 1,
+    padding: int = 0,
+    encoder_lengths: list[int] | None = None,
+    encoder_padding: int = 0,
+) -> Rows:
+    """Rows of random tokens: documents of `lengths`, then padding; likewise the encoder's side."""
+    rows = _one_side(lengths, num_rows, padding)
+    if encoder_lengths is None:
+        return Rows(*rows)
+    encoder = _one_side(encoder_lengths, num_rows, encoder_padding)
+    return Rows(*rows, None, *encoder)
+
+
+def rows_for(config: ModelConfig, *, num_rows: int = 2) -> Rows:
+    """Rows of 16 places, two documents and padding; an encoder's rows of other lengths."""
+    both = config.architecture == "encoder_decoder"
+    return packed_rows(
+        [9, 5],
+        num_rows=num_rows,
+        padding=2,
+        encoder_lengths=[4, 7] if both else None,
+        encoder_padding=1,
+    )
+
+
+def _one_side(lengths: list[int], num_rows: int, padding: int) -> tuple[np.ndarray, ...]:
     L = sum(lengths) + padding
     tokens = np.random.default_rng(L).integers(4, VOCAB_SIZE, (num_rows, L), dtype=np.int32)
     positions, segment_ids = np.zeros((2, num_rows, L), np.int32)
@@ -65,7 +234,7 @@ def packed_rows(lengths: list[int], *, num_rows: int = 1, padding: int = 0) -> R
         positions[:, begin : begin + length] = np.arange(length)
         segment_ids[:, begin : begin + length] = number
         begin += length
-    return Rows(tokens, positions, segment_ids)
+    return tokens, positions, segment_ids
 
 
 def logits_of(config: ModelConfig, params: Params, rows: Rows) -> np.ndarray:
@@ -97,9 +266,7 @@ def assert_trees_close(a: Any, b: Any, tolerance: float) -> None:
 
 
 def _logits(config: ModelConfig, params: Params, rows: Rows) -> jax.Array:
-    tokens, positions, segment_ids = map(jnp.asarray, rows)
-    model = build_model(config)
-    return forward(model, params, tokens, positions=positions, segment_ids=segment_ids)
+    return forward(build_model(config), params, jnp.asarray(rows.tokens), **rows.fields)
 
 
 @cache

@@ -12,6 +12,7 @@ from model.kernels import causal_attention, dot_product_attention
 from tests.model.samples import assert_trees_close, logits_and_gradient, tiny_model
 
 B, L, M, H, K, C = 2, 5, 7, 4, 2, 6
+SCALE = C**-0.5
 
 
 def random_heads(length: int, heads: int, seed: int) -> np.ndarray:
@@ -19,7 +20,7 @@ def random_heads(length: int, heads: int, seed: int) -> np.ndarray:
     return rng.standard_normal((B, length, heads, C)).astype(np.float32)
 
 
-def naive_attention(q, k, v, mask):
+def naive_attention(q, k, v, mask, *, scale=SCALE, softcap=0.0, bias=None):
     """One query, one head at a time, in double precision; rows without keys stay 0."""
     out = np.zeros(q.shape)
     for b, i, h in np.ndindex(q.shape[:3]):
@@ -27,8 +28,10 @@ def naive_attention(q, k, v, mask):
         keys = [j for j in range(k.shape[1]) if mask[b, i, j]]
         if not keys:
             continue
-        scores = np.array([q[b, i, h].astype(float) @ k[b, j, kv_head] for j in keys])
-        weights = np.exp(scores / np.sqrt(q.shape[3]))
+        scores = np.array([scale * q[b, i, h].astype(float) @ k[b, j, kv_head] for j in keys])
+        if bias is not None:
+            scores = scores + bias[h, i, keys]
+        weights = np.exp(softcap * np.tanh(scores / softcap) if softcap else scores)
         values = [w * v[b, j, kv_head] for w, j in zip(weights / weights.sum(), keys, strict=True)]
         out[b, i, h] = np.sum(values, axis=0)
     return out
@@ -38,7 +41,7 @@ def test_reference_attention_equals_naive_numpy():
     q, k, v = random_heads(L, H, 0), random_heads(M, K, 1), random_heads(M, K, 2)
     mask = np.random.default_rng(3).random((B, L, M)) < 0.6
     mask[0, 2] = False
-    out = dot_product_attention(*map(jnp.asarray, (q, k, v, mask)))
+    out = dot_product_attention(*map(jnp.asarray, (q, k, v, mask)), scale=SCALE)
     seen = mask.any(-1)
     np.testing.assert_allclose(
         np.asarray(out)[seen], naive_attention(q, k, v, mask)[seen], atol=1e-6
@@ -46,10 +49,28 @@ def test_reference_attention_equals_naive_numpy():
     assert np.isfinite(out).all()
 
 
+@pytest.mark.parametrize(("scale", "softcap", "biased"), [(2.0, 0.0, True), (1.0, 1.5, False)])
+def test_scores_are_scaled_then_biased_then_capped_then_masked(scale, softcap, biased):
+    q, k, v = random_heads(L, H, 0), random_heads(M, K, 1), random_heads(M, K, 2)
+    rng = np.random.default_rng(3)
+    mask = rng.random((B, L, M)) < 0.6
+    mask[..., 0] = True
+    bias = rng.standard_normal((H, L, M)).astype(np.float32) if biased else None
+    out = dot_product_attention(
+        *map(jnp.asarray, (q, k, v, mask)),
+        scale=scale,
+        softcap=softcap,
+        bias_HLM=None if bias is None else jnp.asarray(bias),
+    )
+    expected = naive_attention(q, k, v, mask, scale=scale, softcap=softcap, bias=bias)
+    # Scores of up to ten in fp32 leave weights 1e-6 off.
+    np.testing.assert_allclose(out, expected, atol=5e-6)
+
+
 def test_large_scores_do_not_overflow():
     q, k, v = 1e3 * random_heads(L, H, 0), 1e3 * random_heads(L, K, 1), random_heads(L, K, 2)
     mask = np.ones((B, L, L), bool)
-    out = dot_product_attention(*map(jnp.asarray, (q, k, v, mask)))
+    out = dot_product_attention(*map(jnp.asarray, (q, k, v, mask)), scale=SCALE)
     assert np.isfinite(out).all()
     assert np.abs(out).max() <= np.abs(v).max() * (1 + 1e-6)  # a mean of values
 
@@ -59,9 +80,11 @@ def test_attention_in_causal_blocks_equals_attention_at_once(num_blocks):
     q, k, v = random_heads(L, H, 0), random_heads(L, K, 1), random_heads(L, K, 2)
     mask = np.tile(np.tri(L, dtype=bool), (B, 1, 1))
     mask[1, 3:, :3] = False
-    q, k, v, mask = map(jnp.asarray, (q, k, v, mask))
-    blocked = causal_attention(q, k, v, mask, num_blocks)
-    whole = dot_product_attention(q, k, v, mask)
+    bias = np.random.default_rng(4).standard_normal((H, L, L)).astype(np.float32)
+    q, k, v, mask, bias = map(jnp.asarray, (q, k, v, mask, bias))
+    settings = {"scale": SCALE, "softcap": 2.0}
+    blocked = causal_attention(q, k, v, mask, num_blocks=num_blocks, bias_HLL=bias, **settings)
+    whole = dot_product_attention(q, k, v, mask, bias_HLM=bias, **settings)
     np.testing.assert_allclose(blocked, whole, atol=1e-6)
 
 
@@ -70,7 +93,7 @@ def test_weights_are_softmaxed_in_fp32_under_bf16():
     q = jnp.zeros((1, 1, 1, 2), jnp.bfloat16)
     k = jnp.zeros((1, 1000, 1, 2), jnp.bfloat16)
     v = jnp.ones((1, 1000, 1, 2), jnp.bfloat16)
-    out = dot_product_attention(q, k, v, jnp.ones((1, 1, 1000), bool))
+    out = dot_product_attention(q, k, v, jnp.ones((1, 1, 1000), bool), scale=1.0)
     assert out.dtype == jnp.bfloat16
     np.testing.assert_allclose(out.astype(jnp.float32), 1.0, rtol=2**-8)
 

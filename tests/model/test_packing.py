@@ -2,13 +2,18 @@
 
 import jax
 import numpy as np
+import pytest
 
-from configs.model_config import AttentionConfig
+from configs.model_config import ModelConfig
 from configs.objective_config import CausalLMConfig
 from data.objectives import OBJECTIVES
+from data.objectives.example import Context
+from data.objectives.symbols import Symbols
 from data.packing import RowShape, slice_row
 from tests.model.samples import (
+    POSITIONS,
     Rows,
+    attention,
     logits_and_gradient,
     logits_of,
     packed_rows,
@@ -36,17 +41,99 @@ def test_a_packed_document_has_the_logits_it_has_alone():
         np.testing.assert_allclose(packed[:, begin:end], single, atol=TOLERANCE)
 
 
+DOCUMENTS, MEMORIES = [6, 1, 8], [3, 5, 2]
+
+
+def together_and_alone(config: ModelConfig) -> Rows:
+    """Row 0 holds three documents and padding; rows 1 to 3 one of them each, and more padding."""
+    both = config.architecture == "encoder_decoder"
+    packed = packed_rows(
+        DOCUMENTS,
+        padding=1,
+        encoder_lengths=MEMORIES if both else None,
+        encoder_padding=2 if both else 0,
+    )
+
+    def with_alone(tokens: np.ndarray, lengths: list[int]) -> tuple[np.ndarray, ...]:
+        rows = np.zeros((3, 1 + len(lengths), tokens.shape[1]), np.int32)
+        rows[0, 0], rows[1, 0], rows[2, 0] = tokens[0], *_sides(lengths, tokens.shape[1])
+        begin = 0
+        for number, length in enumerate(lengths, start=1):
+            rows[0, number, :length] = tokens[0, begin : begin + length]
+            rows[0, number, length:] = 5  # padding of another token than the packed row's
+            rows[1, number, :length] = np.arange(length)
+            rows[2, number, :length] = 1
+            begin += length
+        return tuple(rows)
+
+    own = with_alone(packed.tokens, DOCUMENTS)
+    if packed.encoder_tokens is None:
+        return Rows(*own)
+    return Rows(*own, None, *with_alone(packed.encoder_tokens, MEMORIES))
+
+
+def _sides(lengths: list[int], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and segment ids [size] of documents in a row."""
+    positions = np.concatenate([np.arange(length) for length in lengths])
+    segments = np.repeat(np.arange(1, len(lengths) + 1), lengths)
+    pad = (0, size - len(positions))
+    return np.pad(positions, pad), np.pad(segments, pad)
+
+
+PATTERN = attention(window=3, layer_pattern=("window", "full"))
+
+
+@pytest.mark.parametrize("architecture", ["decoder_only", "encoder_only", "encoder_decoder"])
+@pytest.mark.parametrize("position", POSITIONS)
+def test_packed_documents_have_the_logits_they_have_alone_and_padded(architecture, position):
+    is_rope = position == "rope"
+    config = tiny_model(
+        architecture=architecture,
+        position=POSITIONS[position],
+        num_layers=2 if is_rope else 1,
+        num_encoder_layers=int(architecture == "encoder_decoder"),
+        attention=PATTERN if is_rope else attention(),
+    )
+    logits = logits_of(config, random_params(config), together_and_alone(config))
+    begin = 0
+    for number, length in enumerate(DOCUMENTS, start=1):
+        packed, single = logits[0, begin : begin + length], logits[number, :length]
+        np.testing.assert_allclose(packed, single, atol=TOLERANCE)
+        begin += length
+    # The numbers differ from one document to the next, so equality says something.
+    assert np.abs(logits[1, 0] - logits[3, 0]).max() > 1e-2
+
+
+@pytest.mark.parametrize("position", ["rope", "sinusoidal"])
+def test_order_matters_to_an_encoder_but_for_one_without_positions(position):
+    def of_reversed(kind: str) -> tuple[np.ndarray, np.ndarray]:
+        config = tiny_model(architecture="encoder_only", position=POSITIONS[kind], num_layers=1)
+        rows, params = together_and_alone(config), random_params(config)
+        backwards = rows.tokens.copy()
+        backwards[3, :8] = rows.tokens[3, 7::-1]
+        there, back = (
+            logits_of(config, params, rows._replace(tokens=t)) for t in (rows.tokens, backwards)
+        )
+        return there[3, :8], back[3, 7::-1]
+
+    there, back = of_reversed("none")
+    np.testing.assert_allclose(there, back, atol=TOLERANCE)
+    there, back = of_reversed(position)
+    assert np.abs(there - back).max() > 1e-2
+
+
 def test_a_row_of_the_data_room_gives_documents_the_logits_they_have_alone():
     # Computed in causal blocks, whose borders lie within documents.
-    blocks = AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=8, causal_blocks=2)
-    config, plain = tiny_model(attention=blocks), tiny_model()
+    config, plain = tiny_model(attention=attention(causal_blocks=2)), tiny_model()
     params = random_params(config)
     documents = [[2, 9, 8, 7, 6, 3], [2, 30, 31, 32, 33, 3], [2, 40, 41, 42, 43]]
     stream = np.array(sum(documents, []), np.int32)
     shape = RowShape(len(stream), overlap=1)
     row = slice_row(stream, stream == 2, shape=shape, documents="separate", epoch=0)
+    symbols = Symbols(64, *np.zeros((4, 64), bool), ids={})
+    context = Context(symbols, CausalLMConfig().lengths(len(stream) - 1))
     example = OBJECTIVES[CausalLMConfig].transform(
-        CausalLMConfig(), row, lambda: np.random.default_rng()
+        CausalLMConfig(), row, lambda: np.random.default_rng(), context
     )
     rows = Rows(example.inputs[None], example.positions[None], example.segment_ids[None])
     packed = logits_of(config, params, rows)

@@ -1,12 +1,22 @@
 """However layers are repeated, the numbers are the same."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.model_config import ModelConfig
 from model.build import abstract_params, build_model, forward
-from tests.model.samples import assert_trees_close, logits_and_gradient, tiny_model
+from tests.model.samples import (
+    VARIANTS,
+    assert_trees_close,
+    logits_and_gradient,
+    random_params,
+    rows_for,
+    tiny_model,
+)
 
 # The same sums, fused by the compiler in another order.
 TOLERANCE = 1e-5
@@ -23,24 +33,40 @@ def test_scanned_and_rematerialised_equal_unrolled_in_logits_and_gradients(basel
     assert_trees_close(gradient, baseline.gradient, TOLERANCE)
 
 
+# Layers that differ from one another: windows in a pattern, a first layer without its norm, two
+# stacks with one table of biases each.
+@pytest.mark.parametrize("name", ["modernbert", "t5"])
+def test_other_architectures_scanned_and_rematerialised_equal_unrolled(name):
+    config = replace(VARIANTS[name], num_layers=3)
+    params, rows = random_params(config), rows_for(config)
+    logits, gradient = logits_and_gradient(config, params, rows)
+    scanned = replace(config, scan_layers=True, remat="full")
+    other_logits, other_gradient = logits_and_gradient(scanned, params, rows)
+    is_token = rows.segment_ids > 0
+    np.testing.assert_allclose(other_logits[is_token], logits[is_token], atol=TOLERANCE)
+    assert_trees_close(other_gradient, gradient, TOLERANCE)
+
+
 @pytest.mark.parametrize("scan_layers", [True, False])
 def test_rematerialisation_computes_the_forward_pass_again(baseline, scan_layers):
     def count_products(remat: str) -> int:
         config = tiny_model(remat=remat, scan_layers=scan_layers)
         model = build_model(config)
-        tokens, positions, segment_ids = map(jnp.asarray, baseline.rows)
+        tokens = jnp.asarray(baseline.rows.tokens)
 
         def loss(params):
-            rows = {"positions": positions, "segment_ids": segment_ids}
-            return forward(model, params, tokens, **rows).sum()
+            return forward(model, params, tokens, **baseline.rows.fields).sum()
 
         return str(jax.make_jaxpr(jax.grad(loss))(abstract_params(config))).count("dot_general")
 
     assert count_products("full") > count_products("none")
 
 
-def test_parameters_do_not_depend_on_how_layers_are_repeated():
-    scanned, unrolled = (abstract_params(tiny_model(scan_layers=scan)) for scan in (True, False))
+@pytest.mark.parametrize("config", [tiny_model(), *VARIANTS.values()], ids=["llama", *VARIANTS])
+def test_parameters_do_not_depend_on_how_layers_are_repeated(config: ModelConfig):
+    scanned, unrolled = (
+        abstract_params(replace(config, scan_layers=scan)) for scan in (True, False)
+    )
     assert jax.tree.structure(scanned) == jax.tree.structure(unrolled)
     assert jax.tree.leaves(scanned) == jax.tree.leaves(unrolled)
 
