@@ -36,7 +36,7 @@ from data.batches import Batch, Cursor
 from data.best_fit import pack, window_layout, window_pieces
 from data.corpus import Corpus
 from data.dataset import make_packing
-from data.objectives import OBJECTIVES
+from data.packing import RowShape
 from data.rows import RowSource
 from data.token_chunks import CHUNK_TOKENS
 from data.token_stream import CACHED_CHUNKS, TokenStream
@@ -329,14 +329,14 @@ ELASTIC_ROWS = 256
 
 def unavoidable_cuts(documents: np.ndarray, seq_len: int) -> int:
     """Cuts that documents need which are longer than a row of our shape."""
-    shape = OBJECTIVES[CausalLMConfig].row_shape(CausalLMConfig(), seq_len)
+    shape = RowShape.of(CausalLMConfig().lengths(seq_len))
     pieces = -(-(documents[:, 1] - shape.overlap) // shape.stride)
     return int(np.maximum(pieces - 1, 0).sum())
 
 
 def best_fit_cuts(stream: TokenStream, seq_len: int) -> float:
     """Pieces that found no room whole, per million tokens, in random windows of the stream."""
-    shape = OBJECTIVES[CausalLMConfig].row_shape(CausalLMConfig(), seq_len)
+    shape = RowShape.of(CausalLMConfig().lengths(seq_len))
     num_windows, window_rows = window_layout(stream.num_tokens, shape)
     windows = np.random.default_rng(0).permutation(num_windows)[:CUT_WINDOWS]
     cuts = tokens = 0

@@ -6,7 +6,7 @@ ones from a cursor. Whoever holds the cursor, on any number of machines, gets th
 Shapes: B rows, L = seq_len.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -34,15 +34,17 @@ class Batch(NamedTuple):
     encoder_positions: np.ndarray | None = None
     encoder_segment_ids: np.ndarray | None = None
 
+    @property
+    def seq_len(self) -> int:
+        """The `data.seq_len` of these rows: the encoder's length where it has inputs of its own."""
+        inputs = self.inputs if self.encoder_inputs is None else self.encoder_inputs
+        return inputs.shape[1]
+
 
 def stack_examples(examples: Sequence[Example]) -> Batch:
     """Examples with fields [L] -> a batch with fields [B, L]; fields that are None stay None."""
-    return Batch(
-        *(
-            None if fields[0] is None else np.stack(fields)
-            for fields in zip(*examples, strict=True)
-        )
-    )
+    columns: Iterator[tuple[Any, ...]] = zip(*examples, strict=True)
+    return Batch(*(None if column[0] is None else np.stack(column) for column in columns))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import xxhash
 
 from configs.errors import InputError, require
 from configs.serialize import write_json, write_text
+from data.control_symbols import symbol_groups
 from data.spool import Duplicates
 from data.token_chunks import CHUNK_TOKENS, num_chunks
 from data.tokenizer import Tokenizer
@@ -240,10 +241,13 @@ def card_page(card: Mapping[str, Any]) -> str:
         for b in bins
     )
     duplicates, skipped = card["duplicates"], card["skipped"]
+    groups = symbol_groups(card["recipe"].get("symbols", ()))
+    symbols = f", with {' '.join(groups)}" if groups else ""
     left_out = "".join(f"- {count:,} skipped: {reason}\n" for reason, count in skipped.items())
     return (
         "# Corpus\n\n"
-        f"{source}- tokenizer: {card['vocab_size']:,} pieces, sha256 {card['tokenizer_sha']}\n"
+        f"{source}- tokenizer: {card['vocab_size']:,} pieces{symbols}, "
+        f"sha256 {card['tokenizer_sha']}\n"
         f"- content: sha256 {card['sha']}\n\n"
         "| split | documents | bytes | tokens | bytes a token | tokens a document | shortest | "
         "longest |\n|---|---|---|---|---|---|---|---|\n"

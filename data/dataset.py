@@ -14,9 +14,11 @@ from configs.data_config import (
     WeightedMixtureConfig,
 )
 from configs.errors import InputError, require
+from configs.objective_config import ObjectiveConfig
 from configs.schema import RunConfig, TrainingConfig
 from data.best_fit import BestFit
 from data.concatenate import Concatenate
+from data.control_symbols import require_symbols
 from data.corpus import Corpus, open_corpus
 from data.length_buckets import LengthBuckets
 from data.mixture import (
@@ -25,8 +27,8 @@ from data.mixture import (
     epochs_ahead,
     proportional_weights,
 )
-from data.objectives import OBJECTIVES, ObjectiveConfig
-from data.packing import Packing
+from data.objectives.symbols import Symbols
+from data.packing import Packing, RowShape
 from data.rows import RowSource
 from data.token_stream import TokenSource
 
@@ -98,23 +100,26 @@ def make_packing(config: DataConfig, stream: TokenSource, objective: ObjectiveCo
     Raises:
         InputError: rows of that length cannot be made of the stream.
     """
-    shape = OBJECTIVES[type(objective)].row_shape(objective, config.seq_len)
-    packing, seed = config.packing, config.seed
+    shapes = {length: RowShape.of(objective.lengths(length)) for length in config.row_lengths}
+    packing, seed, shape = config.packing, config.seed, shapes[config.seq_len]
     match packing:
         case ConcatenateConfig():
             return Concatenate(packing, stream, shape, seq_len=config.seq_len, seed=seed)
         case BestFitConfig():
             return BestFit(packing, stream, shape, seq_len=config.seq_len, seed=seed)
         case LengthBucketsConfig():
-            return LengthBuckets(packing, stream, shape, row_lengths=config.row_lengths, seed=seed)
+            return LengthBuckets(packing, stream, shapes, seed=seed)
 
 
 def training_rows(config: RunConfig, corpora: Corpora) -> RowSource:
     """The rows a run trains on.
 
     Raises:
-        InputError: rows of that length cannot be made of a corpus.
+        InputError: rows of that length cannot be made of a corpus, or the tokenizer lacks control
+            symbols that the objective needs.
     """
+    symbols = next(iter(corpora.values())).tokenizer.symbols
+    require_objective_symbols(config, symbols)
     streams = {name: corpus.stream("train") for name, corpus in corpora.items()}
     return RowSource(
         {
@@ -123,10 +128,17 @@ def training_rows(config: RunConfig, corpora: Corpora) -> RowSource:
         },
         seed=config.data.seed,
         objective=config.objective,
+        symbols=symbols,
         assignment=_assignment(
             config.data, config.training, [s.num_tokens for s in streams.values()]
         ),
     )
+
+
+def require_objective_symbols(config: RunConfig, symbols: Symbols) -> None:
+    """Raises InputError, with the remedy, unless the tokenizer has what the objective writes."""
+    names = config.objective.symbols(config.data.seq_len)  # shorter rows need no more
+    require_symbols(symbols, names, f"objective {config.objective.kind}")
 
 
 def corpus_warnings(config: RunConfig, source: RowSource) -> list[str]:

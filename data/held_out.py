@@ -1,33 +1,43 @@
-"""Held-out text for evaluation: windows that score every token once, and what xz makes of it.
+"""Held-out text for evaluation: examples of a run's objective, and what xz makes of the text.
 
-Bits per byte is the sum of -log2 p over the tokens of held-out documents over their UTF-8 bytes.
-Each document stands alone: it is read after <s>, in windows of seq_len tokens that do not see one
-another, and its </s> is not counted.
+Each document stands alone. Under causal language modelling it is read after <s>, in windows of
+seq_len tokens that do not see one another, and every token is a target once, </s> not counted: the
+sum of -log2 p over the documents' UTF-8 bytes is bits per byte.
+
+Under the other objectives a document is <s>, its tokens and </s>, cut into rows as long as those of
+training, each padded and made an example. The noise of example i is drawn from (data.seed, i), on
+another branch of the seed than training's: every evaluation meets the same examples.
 """
 
 import lzma
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from configs.errors import require
+from configs.schema import RunConfig
 from data.batches import Batch, stack_examples
 from data.corpus import Corpus, EncodedDocument
-from data.objectives import Example
-from data.tokenizer import BOS_ID, PAD_ID
+from data.dataset import require_objective_symbols
+from data.objectives import OBJECTIVES
+from data.objectives.example import Context, Example
+from data.packing import Row, RowCounts, RowShape
+from data.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 
-class HeldOutWindows(NamedTuple):
-    """Windows to score, and how much text their weighted targets are.
+class HeldOut(NamedTuple):
+    """Held-out examples of an objective.
 
-    batch: fields [W, L], one row a window. num_tokens, num_bytes, num_documents: of the documents
-    the windows cover; num_tokens is the sum of the loss weights.
+    batch: one row an example. num_targets: loss weights above 0. num_bytes, num_documents: UTF-8
+    bytes and number of the documents they are made of; bits per byte are defined where every token
+    is a target once (`Objective.scores_text`).
     """
 
     batch: Batch
-    num_tokens: int
+    num_targets: int
     num_bytes: int
     num_documents: int
 
@@ -39,31 +49,80 @@ class CompressionBaselines(NamedTuple):
     xz_primed_bits_per_byte: float
 
 
-def held_out_windows(corpus: Corpus, seq_len: int, *, max_tokens: int = 0) -> HeldOutWindows:
-    """Windows over the held-out documents.
+def held_out_examples(config: RunConfig, corpus: Corpus, *, max_tokens: int = 0) -> HeldOut:
+    """The held-out documents as examples of the run's objective, all of full row length.
 
     Args:
-        corpus: the corpus; documents come in the order of its held-out stream.
-        seq_len: tokens in a window, L.
+        config: objective, data.seq_len and data.seed count; the corpus need not be its own.
+        corpus: documents come in the order of its held-out stream.
         max_tokens: 0 for all documents; else the longest run of whole documents from the first on
             with at most this many tokens, and at least one document.
 
-    Returns:
-        All windows, and the tokens, UTF-8 bytes and documents they score.
-
     Raises:
-        InputError: seq_len below 1 or max_tokens below 0.
+        InputError: max_tokens below 0, a tokenizer without the objective's control symbols, or
+            text so short that nothing of it is a target.
     """
-    require(seq_len >= 1, "data.seq_len", seq_len, "1 or more tokens")
     require(max_tokens >= 0, "training.eval_tokens", max_tokens, "0 or more tokens")
+    require_objective_symbols(config, corpus.tokenizer.symbols)
     documents = list(_first_documents(corpus, max_tokens))
-    windows = [w for document in documents for w in document_windows(document.tokens, seq_len)]
-    return HeldOutWindows(
-        batch=stack_examples(windows),
-        num_tokens=sum(len(document.tokens) for document in documents),
+    if OBJECTIVES[type(config.objective)].scores_text:
+        seq_len = config.data.seq_len
+        examples = [w for document in documents for w in document_windows(document.tokens, seq_len)]
+    else:
+        context = Context(corpus.tokenizer.symbols, config.lengths)
+        shape = RowShape.of(context.lengths)
+        rows = (row for document in documents for row in document_rows(document.tokens, shape))
+        examples = list(_transformed(config, rows, context))
+    require(bool(examples), "data.corpus", "too little held-out text", "a target in it")
+    batch = stack_examples(examples)
+    return HeldOut(
+        batch=batch,
+        num_targets=int(np.count_nonzero(batch.loss_weights)),
         num_bytes=sum(document.num_bytes for document in documents),
         num_documents=len(documents),
     )
+
+
+def document_rows(tokens: np.ndarray, shape: RowShape) -> Iterator[Row]:
+    """Cuts one document, with <s> and </s>, into rows as an objective wants them.
+
+    Example: tokens [7, 8, 9] in rows of 4 tokens without overlap:
+        tokens       [2, 7, 8, 9]   [3, 0, 0, 0]
+        segment_ids  [1, 1, 1, 1]   [1, 0, 0, 0]
+        positions    [0, 1, 2, 3]   [0, 0, 0, 0]
+
+    Args:
+        tokens: int32 [n], without <s> and </s>.
+        shape: of the rows.
+    """
+    sequence = np.concatenate([[BOS_ID], tokens, [EOS_ID]]).astype(np.int32)
+    for begin in range(0, len(sequence) - shape.overlap, shape.stride):
+        piece = sequence[begin : begin + shape.tokens]
+        size, repeated = len(piece), shape.overlap if begin else 0
+        index = np.arange(shape.tokens, dtype=np.int32)
+        is_token = index < size
+        yield Row(
+            tokens=_padded(piece, shape.tokens),
+            segment_ids=is_token.astype(np.int32),
+            positions=np.where(is_token, index, 0).astype(np.int32),
+            counts=RowCounts(size - repeated, repeated, shape.tokens - size, 0, int(begin > 0)),
+            epoch=0,
+        )
+
+
+def _transformed(config: RunConfig, rows: Iterator[Row], context: Context) -> Iterator[Example]:
+    """Examples of the rows of which something is a target."""
+    transform = OBJECTIVES[type(config.objective)].transform
+
+    def generator(number: int) -> np.random.Generator:
+        # A spawned seed, so that it is that of no training row, whose are [data.seed, row number].
+        seed = np.random.SeedSequence(config.data.seed, spawn_key=(number,))
+        return np.random.default_rng(seed)
+
+    for number, row in enumerate(rows):
+        example = transform(config.objective, row, partial(generator, number), context)
+        if np.any(example.loss_weights):
+            yield example
 
 
 def document_windows(tokens: np.ndarray, seq_len: int) -> Iterator[Example]:

@@ -6,6 +6,7 @@ Groups are shuffled as `permuted_in_blocks` says. A document beyond the longest 
 and what it loses counted. Rows that complete a window's last group hold nothing.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -46,21 +47,21 @@ class LengthBuckets:
         self,
         config: LengthBucketsConfig,
         stream: TokenSource,
-        shape: RowShape,
+        shapes: Mapping[int, RowShape],
         *,
-        row_lengths: tuple[int, ...],
         seed: int,
     ):
         """Args:
-            row_lengths: the buckets, in places of an example, shortest first.
+            shapes: row length of a bucket -> how many tokens its rows take, shortest first.
 
         Raises:
             InputError: no documents.
         """
         self.stream, self._seed = stream, seed
-        self._row_lengths = row_lengths
-        # A document needs a place for each token but its last, which is only a target.
-        self._sizes = np.array(row_lengths) + shape.overlap
+        self._row_lengths = tuple(shapes)
+        # Tokens of a row, not places of its example: where each token is predicted from those
+        # before it, a row takes one more.
+        self._sizes = np.array([shape.tokens for shape in shapes.values()])
         self._group_rows = config.group_rows
         require(stream.num_documents > 0, "data.corpus", "no documents", "one or more")
         window_documents = _WINDOW_GROUPS * config.group_rows

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from configs.data_config import Documents
+from configs.objective_config import ExampleLengths
 from data.token_stream import TokenSource
 from data.tokenizer import PAD_ID
 
@@ -18,11 +19,17 @@ class RowShape(NamedTuple):
     """Tokens an objective wants in a row, and how many of them the next row of a cut text repeats.
 
     Causal language modelling reads seq_len + 1 tokens and overlaps by one: then the last input of
-    a row has its target, and every token of a cut text is a target once.
+    a row has its target, and every token of a cut text is a target once. Span corruption reads
+    more tokens than its encoder has places, and repeats none.
     """
 
     tokens: int
     overlap: int
+
+    @classmethod
+    def of(cls, lengths: ExampleLengths) -> "RowShape":
+        """The shape of the rows that become examples of these lengths."""
+        return cls(lengths.tokens, lengths.overlap)
 
     @property
     def stride(self) -> int:
@@ -75,7 +82,8 @@ class Packing(Protocol):
     dropped_per_epoch: int
 
     def length(self, number: int) -> int:
-        """Places a row's example has: data.seq_len, or the length of the row's bucket."""
+        """The row length a row is made for: data.seq_len, or that of the row's bucket. What
+        lengths its example has is for the objective to say."""
         ...
 
     def row(self, number: int) -> Row:

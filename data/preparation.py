@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from configs.errors import require
+from data.control_symbols import require_symbols
 from data.tokenizer import SAMPLE_BYTES, Tokenizer
 
 # Raised when the same documents, vocabulary and seed would no longer give the same corpus.
@@ -38,6 +39,8 @@ class Preparation:
         vocab_size: pieces of the tokenizer to train, or of the one given.
         tokenizer: one to use; None trains one.
         seed: shuffles documents and samples the tokenizer's text.
+        symbols: names of the control symbols that the tokenizer is trained with, or that the one
+            given must have.
         sample_bytes: of text to train the tokenizer on; 0: a kilobyte a piece, 4 MB at least.
         keep_duplicates: texts that occur more than once stay in.
         skip_problems: documents that cannot be read are counted and left out; else an error.
@@ -46,6 +49,7 @@ class Preparation:
 
     vocab_size: int
     tokenizer: Tokenizer | None = None
+    symbols: tuple[str, ...] = ()
     seed: int = 0
     sample_bytes: int = 0
     keep_duplicates: bool = False
@@ -56,11 +60,14 @@ class Preparation:
         require(0 <= self.seed < 2**32, "seed", self.seed, "a whole number from 0 to 2**32 - 1")
         require(self.sample_bytes >= 0, "sample_bytes", self.sample_bytes, "0 or more bytes")
         require(self.workers >= 0, "workers", self.workers, "0 or more processes")
+        if self.tokenizer is not None:
+            require_symbols(self.tokenizer.symbols, self.symbols, "this preparation")
 
     @property
     def recipe(self) -> dict[str, Any]:
         """What besides the documents decides the corpus, as JSON types."""
         given = self.tokenizer
+        symbols = self.symbols if given is None else tuple(given.symbols.ids)
         return {
             "version": RECIPE_VERSION,
             "vocab_size": self.vocab_size if given is None else given.vocab_size,
@@ -68,6 +75,8 @@ class Preparation:
             "sample_bytes": self.tokenizer_bytes if given is None else None,
             "seed": self.seed,
             "keep_duplicates": self.keep_duplicates,
+            # Left out where there are none: corpora made before there were any stay the same.
+            **({"symbols": list(symbols)} if symbols else {}),
         }
 
     @property

@@ -132,8 +132,8 @@ def _prepare(
         if corpus.card["recipe"] == recipe:
             return corpus
         raise OtherCorpusError(
-            f"out: got {os.fspath(out)!r}, which holds a corpus of other text, vocabulary or "
-            "seed; expected another folder, or remove it"
+            f"out: got {os.fspath(out)!r}, which holds a corpus of other text, vocabulary, "
+            "symbols or seed; expected another folder, or remove it"
         )
     _clear(out)
     tokenizer = _tokenizer(ordered, work, preparation, progress)
@@ -245,6 +245,7 @@ def _tokenizer(
             preparation.vocab_size,
             seed=preparation.seed,
             sample_bytes=preparation.tokenizer_bytes,
+            symbols=preparation.symbols,
         )
         write_bytes(path, tokenizer.model_bytes)
     progress("tokenizer", 1.0)

@@ -6,16 +6,25 @@ of them, with noise drawn from (seed, i).
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
+from configs.objective_config import ExampleLengths, ObjectiveConfig
 from data.batches import Batch, stack_examples
 from data.ledger import CorpusFacts, RowEntry
 from data.mixture import Assignment
-from data.objectives import OBJECTIVES, Example, ObjectiveConfig
+from data.objectives import OBJECTIVES
+from data.objectives.example import Context, Example
+from data.objectives.symbols import Symbols
 from data.packing import Packing
 from data.tokenizer import PAD_ID
+
+NO_SYMBOLS = Symbols(0, *[np.zeros(0, bool)] * 4, ids={})
+"""For objectives that ask nothing of a tokenizer, as causal language modelling does."""
+
+_TOKEN_FIELDS = ("inputs", "targets", "encoder_inputs")
 
 
 class ServedRow(NamedTuple):
@@ -41,12 +50,14 @@ class RowSource:
         *,
         seed: int,
         objective: ObjectiveConfig,
+        symbols: Symbols = NO_SYMBOLS,
         assignment: Assignment | None = None,
     ):
         """Args:
         packings: name of a corpus -> its rows.
         seed: of the data.
         objective: turns rows into examples.
+        symbols: of the tokenizer, which all corpora share.
         assignment: which corpus serves which row; None where there is one corpus.
         """
         self.names = tuple(packings)
@@ -54,6 +65,7 @@ class RowSource:
         self._packings: Sequence[Packing] = tuple(packings.values())
         self.assignment = assignment
         self._transform = OBJECTIVES[type(objective)].transform
+        self._context = cache(lambda length: Context(symbols, objective.lengths(length)))
         assert assignment is not None or len(packings) == 1
 
     @property
@@ -81,9 +93,13 @@ class RowSource:
     def row(self, number: int) -> ServedRow:
         """Row number `number`, 0 or more, without an end."""
         corpus, own_number = self.locate(number)
-        row = self._packings[corpus].row(own_number)
+        packing = self._packings[corpus]
+        row = packing.row(own_number)
         example = self._transform(
-            self.objective, row, lambda: np.random.default_rng([self.seed, number])
+            self.objective,
+            row,
+            lambda: np.random.default_rng([self.seed, number]),
+            self._context(packing.length(own_number)),
         )
         trained_on = int(np.count_nonzero(example.loss_weights))
         entry = RowEntry(corpus, row.epoch, 1, len(row.tokens), *row.counts, trained_on)
@@ -95,16 +111,20 @@ class RowSource:
         """The rows of `numbers` [B], stacked in that order.
 
         Args:
-            length: of the batch these rows are part of; None: they are all of it.
+            length: the batch length of the batch these rows are part of; None: they are all of it.
         """
         served = [self.row(int(number)) for number in numbers]
-        length = length or self.batch_length(numbers)
-        examples = [padded(row.example, length) for row in served]
-        entries = [_with_padding(row, length - len(row.example.inputs)) for row in served]
+        lengths = self.lengths(length or self.batch_length(numbers))
+        examples = [padded(row.example, lengths) for row in served]
+        entries = [_with_padding(row.entry, lengths.tokens) for row in served]
         return ServedBatch(stack_examples(examples), entries)
 
+    def lengths(self, length: int) -> ExampleLengths:
+        """Lengths of the examples in a batch of a batch length."""
+        return self._context(length).lengths
+
     def batch_length(self, numbers: Sequence[int] | np.ndarray) -> int:
-        """Places in each row of the batch of `numbers`: those of its longest row."""
+        """The row length of the batch of `numbers`: that of its longest row (`Packing.length`)."""
         lengths = set()
         for number in numbers:
             corpus, own_number = self.locate(int(number))
@@ -112,20 +132,29 @@ class RowSource:
         return max(lengths)
 
 
-def _with_padding(row: ServedRow, missing: int) -> RowEntry:
-    entry = row.entry
-    return entry._replace(places=entry.places + missing, padded=entry.padded + missing)
+def _with_padding(entry: RowEntry, places: int) -> RowEntry:
+    """The entry of a row that is given as many places as the longest of its batch."""
+    missing = places - entry.places
+    return entry._replace(places=places, padded=entry.padded + missing)
 
 
-def padded(example: Example, length: int) -> Example:
-    """The example with padding after it, [length]."""
-    missing = length - len(example.inputs)
-    if missing == 0:
+def padded(example: Example, lengths: ExampleLengths) -> Example:
+    """The example with padding after each of its sides, fields [length] and [encoder_length]."""
+
+    def pad(name: str, field: np.ndarray | None) -> np.ndarray | None:
+        if field is None:
+            return None
+        size = lengths.encoder_length if name.startswith("encoder") else lengths.length
+        value = PAD_ID if name in _TOKEN_FIELDS else 0
+        return np.pad(field, (0, size - len(field)), constant_values=value)
+
+    if (len(example.inputs), _size(example.encoder_inputs)) == (
+        lengths.length,
+        lengths.encoder_length,
+    ):
         return example
-    return Example(
-        inputs=np.pad(example.inputs, (0, missing), constant_values=PAD_ID),
-        targets=np.pad(example.targets, (0, missing), constant_values=PAD_ID),
-        loss_weights=np.pad(example.loss_weights, (0, missing)),
-        positions=np.pad(example.positions, (0, missing)),
-        segment_ids=np.pad(example.segment_ids, (0, missing)),
-    )
+    return Example(**{name: pad(name, field) for name, field in example._asdict().items()})  # type: ignore[arg-type]
+
+
+def _size(field: np.ndarray | None) -> int:
+    return 0 if field is None else len(field)

@@ -2,6 +2,7 @@
 
 No objective is known here; the arrays say what happened. Where a segment's targets are its inputs,
 one place on, its text is shown once; else its inputs and its targets, each on lines of their own.
+Where there is an encoder, what it reads of a segment stands above what the decoder writes of it.
 
 Text is exact where it can be and never ambiguous: special pieces go by their names, a newline is
 ⏎ and a new line, control characters are their pictures (␉ is a tab), other characters that cannot
@@ -18,7 +19,16 @@ import numpy as np
 from rich.cells import cell_len
 
 from data.objectives import Example
-from data.tokenizer import EOS_ID, PAD_ID, Tokenizer
+from data.segments import (
+    EncoderSegment,
+    Segment,
+    describe,
+    encoder_segments,
+    is_padding,
+    is_shifted,
+    segments,
+)
+from data.tokenizer import EOS_ID, Tokenizer
 
 _NEWLINE = "⏎"
 _GUTTER = "│ "
@@ -27,31 +37,18 @@ _PIECE_CELLS = 20
 _ENOUGH_ALIKE = 0.5  # of a segment's places, for inputs and targets to count as the same text
 
 
-class Segment(NamedTuple):
-    """Consecutive places of a row with one segment id; the arrays are the example's, [n].
-
-    number: the segment id, 0 for padding. start: its first place in the row.
-    """
-
-    number: int
-    start: int
-    inputs: np.ndarray
-    targets: np.ndarray
-    loss_weights: np.ndarray
-    positions: np.ndarray
-
-
 class Mark(NamedTuple):
     """What is to be seen of a token besides its text.
 
     loss: whether it is predicted with a loss weight above 0; None where that is not the question.
     changed: not what the text has here (a mask, another token), or a sentinel. target_only: no
-    input of this row.
+    input of this row. prefix: the whole segment may see it, what stands before it too.
     """
 
     loss: bool | None = None
     changed: bool = False
     target_only: bool = False
+    prefix: bool = False
 
 
 class MarkedToken(NamedTuple):
@@ -120,7 +117,7 @@ class TextView:
     def __init__(self, pieces: PieceTable, *, color: bool, width: int = 0):
         self.pieces, self.color, self.width = pieces, color, width
 
-    def legend(self) -> str:
+    def legend(self, *, has_prefix: bool = False) -> str:
         """What the marks mean, on one line."""
         loss = self._marked("carries loss", Mark(loss=True))
         meanings = [
@@ -128,6 +125,7 @@ class TextView:
             self._marked("no loss", Mark(loss=False)),
             self._marked("target only", Mark(loss=True, target_only=True)),
             self._marked("masked, changed or sentinel", Mark(changed=True)),
+            *([self._marked("prefix", Mark(prefix=True))] if has_prefix else []),
             f"{_NEWLINE} newline",
         ]
         return " · ".join(meanings)
@@ -138,13 +136,22 @@ class TextView:
         Args:
             with_tokens: also a line for every place, with ids and pieces.
         """
-        for segment in segments(example):
-            yield f"  {describe(segment)}"
+        encoder = encoder_segments(example)
+        of_decoder = segments(example)
+        numbers = {segment.number for segment in of_decoder}
+        for segment in of_decoder:
+            for source in encoder:
+                if source.number == segment.number != 0:
+                    yield from self._encoder_lines(source, with_tokens=with_tokens)
+            yield f"  {'decoder · ' if encoder else ''}{describe(segment)}"
             if not is_padding(segment):
                 for label, tokens in marked_lines(segment, self.pieces):
-                    yield from self.lines(tokens, label=label)
+                    yield from self.lines(tokens, label=label or ("decoder" if encoder else ""))
             if with_tokens:
                 yield from self._token_lines(segment)
+        for source in encoder:
+            if source.number == 0 or source.number not in numbers:
+                yield from self._encoder_lines(source, with_tokens=with_tokens)
 
     def lines(self, tokens: Sequence[MarkedToken], *, label: str = "") -> list[str]:
         """Tokens as lines behind a gutter; `label` stands beside the first."""
@@ -191,68 +198,31 @@ class TextView:
         text = f"{opening}{text}{closing}"
         return _painted([(text, style)]) + " " * (cells - cell_len(text))
 
-    def _token_lines(self, segment: Segment) -> Iterator[str]:
-        def cell(token: int, mark: Mark) -> str:
-            return f"{token:>7} {self._marked(self.pieces.name(token), mark, cells=_PIECE_CELLS)}"
+    def _encoder_lines(self, segment: EncoderSegment, *, with_tokens: bool) -> Iterator[str]:
+        yield f"  encoder · {describe(segment)}"
+        tokens = segment.inputs.tolist()
+        marks = [Mark(changed=self.pieces.is_sentinel(token)) for token in tokens]
+        if not is_padding(segment):
+            yield from self.lines(list(map(MarkedToken, tokens, marks)), label="encoder")
+        if with_tokens:
+            yield f"    {'place':>6} {'position':>8}  input"
+            for i, (token, mark) in enumerate(zip(tokens, marks, strict=True)):
+                place = f"{segment.start + i:>6} {int(segment.positions[i]):>8}"
+                yield f"    {place}  {self._cell(token, mark).rstrip()}"
 
+    def _cell(self, token: int, mark: Mark) -> str:
+        return f"{token:>7} {self._marked(self.pieces.name(token), mark, cells=_PIECE_CELLS)}"
+
+    def _token_lines(self, segment: Segment) -> Iterator[str]:
         changed = changed_inputs(segment, self.pieces).tolist()
         heads = f"{'input':<{8 + _PIECE_CELLS}} {'target':<{8 + _PIECE_CELLS}}"
         yield f"    {'place':>6} {'position':>8}  {heads} weight"
         for i, weight in enumerate(segment.loss_weights.tolist()):
-            source = cell(int(segment.inputs[i]), Mark(changed=changed[i]))
-            target = cell(int(segment.targets[i]), Mark(loss=weight > 0))
+            seen = Mark(changed=changed[i], prefix=bool(segment.prefix[i]))
+            source = self._cell(int(segment.inputs[i]), seen)
+            target = self._cell(int(segment.targets[i]), Mark(loss=weight > 0))
             place = f"{segment.start + i:>6} {int(segment.positions[i]):>8}"
             yield f"    {place}  {source} {target} {weight:g}"
-
-
-def segments(example: Example) -> list[Segment]:
-    """The segments of a row in order; together they are every place of it.
-
-    Example: segment ids [1, 1, 2, 2, 2, 0] make three, of 2, 3 and 1 places.
-    """
-    ids = example.segment_ids
-    cuts = [0, *(np.flatnonzero(ids[1:] != ids[:-1]) + 1).tolist(), len(ids)]
-    return [
-        Segment(
-            int(ids[start]),
-            start,
-            example.inputs[start:stop],
-            example.targets[start:stop],
-            example.loss_weights[start:stop],
-            example.positions[start:stop],
-        )
-        for start, stop in zip(cuts, cuts[1:], strict=False)
-    ]
-
-
-def describe(segment: Segment) -> str:
-    """One line on a segment: where it is, and how many targets carry loss."""
-    size = len(segment.inputs)
-    if is_padding(segment):
-        return f"padding · {size:,} place{'s' if size > 1 else ''}"
-    first, last = int(segment.positions[0]), int(segment.positions[-1])
-    in_order = np.array_equal(segment.positions, np.arange(first, first + size))
-    weights = np.unique(segment.loss_weights[segment.loss_weights > 0])
-    return " · ".join(
-        [
-            f"segment {segment.number}" if segment.number else "padding that is not empty",
-            f"places {segment.start} to {segment.start + size - 1}",
-            f"positions {first} to {last}" if in_order else "positions out of order",
-            f"{np.count_nonzero(segment.loss_weights > 0):,} of {size:,} targets carry loss",
-            *([f"weights {weights[0]:g} to {weights[-1]:g}"] if np.any(weights != 1) else []),
-        ]
-    )
-
-
-def is_padding(segment: Segment) -> bool:
-    """Whether nothing is there: <pad> everywhere, and no loss."""
-    empty = np.all(segment.inputs == PAD_ID) and np.all(segment.targets == PAD_ID)
-    return bool(segment.number == 0 and empty and not np.any(segment.loss_weights))
-
-
-def is_shifted(segment: Segment) -> bool:
-    """Whether each target is the input of the next place: the text is one stream."""
-    return np.array_equal(segment.inputs[1:], segment.targets[:-1])
 
 
 def marked_lines(segment: Segment, pieces: PieceTable) -> list[tuple[str, list[MarkedToken]]]:
@@ -264,8 +234,9 @@ def marked_lines(segment: Segment, pieces: PieceTable) -> list[tuple[str, list[M
     carries_loss = (segment.loss_weights > 0).tolist()
     changed = changed_inputs(segment, pieces).tolist()
     inputs, targets = segment.inputs.tolist(), segment.targets.tolist()
+    prefix = segment.prefix.tolist()
     if not is_shifted(segment):
-        input_marks = [Mark(changed=is_changed) for is_changed in changed]
+        input_marks = [Mark(changed=c, prefix=p) for c, p in zip(changed, prefix, strict=True)]
         target_marks = [Mark(loss=loss) for loss in carries_loss]
         return [
             ("inputs", list(map(MarkedToken, inputs, input_marks))),
@@ -274,7 +245,10 @@ def marked_lines(segment: Segment, pieces: PieceTable) -> list[tuple[str, list[M
     # Nobody predicts the first token. The last target is the next document's, or padding, unless
     # it carries loss.
     predicted = [False, *carries_loss[:-1]]
-    marks = [Mark(loss=p, changed=c) for p, c in zip(predicted, changed, strict=True)]
+    marks = [
+        Mark(loss=loss, changed=is_changed, prefix=in_prefix)
+        for loss, is_changed, in_prefix in zip(predicted, changed, prefix, strict=True)
+    ]
     stream = list(map(MarkedToken, inputs, marks))
     if carries_loss[-1]:
         last = Mark(loss=True, changed=pieces.is_sentinel(targets[-1]), target_only=True)
@@ -298,16 +272,18 @@ def changed_inputs(segment: Segment, pieces: PieceTable) -> np.ndarray:
 
 
 def _brackets(mark: Mark) -> tuple[str, str]:
-    opening = "⟦" * (mark.loss is False) + "⟪" * mark.changed + "⟨" * mark.target_only
-    closing = "⟩" * mark.target_only + "⟫" * mark.changed + "⟧" * (mark.loss is False)
-    return opening, closing
+    signs = ["⟦⟧"] * (mark.loss is False) + ["⟬⟭"] * mark.prefix
+    signs += ["⟪⟫"] * mark.changed + ["⟨⟩"] * mark.target_only
+    return "".join(pair[0] for pair in signs), "".join(pair[1] for pair in reversed(signs))
 
 
 def _style(mark: Mark) -> str:
-    """The ANSI codes of a mark: green with loss, dim without, bold on yellow, underlined."""
+    """The ANSI codes of a mark: green with loss, dim without, italic for a prefix, bold on yellow
+    for what was changed, underlined for a target only."""
     codes = {True: ["32"], False: ["2"], None: []}[mark.loss]
     changed = ["1", "30", "43"] if mark.changed else []
-    return ";".join([*codes, *changed, *(["4"] if mark.target_only else [])])
+    prefix = ["3"] if mark.prefix else []
+    return ";".join([*codes, *prefix, *changed, *(["4"] if mark.target_only else [])])
 
 
 def _painted(parts: Sequence[tuple[str, str]]) -> str:
@@ -327,7 +303,7 @@ def _visible(character: str) -> str:
         return chr(0x2400 + code) if code < 0x20 else "␡"
     if 0xDC80 <= code <= 0xDCFF:  # how surrogateescape keeps a byte
         return f"\\x{code - 0xDC00:02x}"
-    is_ours = character in "⏎⟦⟧⟪⟫⟨⟩" or 0x2400 <= code <= 0x2421
+    is_ours = character in "⏎⟦⟧⟬⟭⟪⟫⟨⟩" or 0x2400 <= code <= 0x2421
     return _escaped(character) if is_ours or not character.isprintable() else character
 
 

@@ -1,7 +1,8 @@
 """SentencePiece BPE with byte fallback: any text round-trips exactly.
 
 Ids 0 to 3 are <pad>, <unk>, <s>, </s>. They are control symbols, so no text can produce them
-(<unk> never occurs: an unknown character falls back to its UTF-8 bytes, ids 4 to 259).
+(<unk> never occurs: an unknown character falls back to its UTF-8 bytes). So are the symbols that
+objectives ask for, such as <mask>, which a tokenizer has if it was trained with them.
 
 Training settings that matter, on the standard library with 2,048 pieces: pieces of whitespace only
 (indentation), text cut into pages rather than lines (so pieces may hold a line's end), and pieces
@@ -16,11 +17,15 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import sentencepiece
 
 from configs.errors import InputError, require
+
+if TYPE_CHECKING:
+    from data.objectives.symbols import Symbols
 
 PAD_ID, UNK_ID, BOS_ID, EOS_ID = 0, 1, 2, 3
 _SPECIALS = {PAD_ID: "<pad>", UNK_ID: "<unk>", BOS_ID: "<s>", EOS_ID: "</s>"}
@@ -38,6 +43,7 @@ _SPACE_MARK_BYTES = _SPACE_MARK.encode()
 _ENCODED_BYTES = 2048
 _MAX_ENCODED_BYTES = 32_768
 _CUT = re.compile(rb"[^ ] ")
+_SYMBOL_NAME = re.compile(r"<\w+>")
 
 
 class Tokenizer:
@@ -81,7 +87,7 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Number of pieces, specials and bytes included."""
+        """Number of pieces, specials, control symbols and bytes included."""
         return self._processor.vocab_size()
 
     @cached_property
@@ -96,7 +102,7 @@ class Tokenizer:
 
     @cached_property
     def piece_bytes(self) -> np.ndarray:
-        """UTF-8 bytes each id stands for, int32 [V]; 0 for specials.
+        """UTF-8 bytes each id stands for, int32 [V]; 0 for specials and control symbols.
 
         Summed over the ids of a text they give the text's length in bytes.
         """
@@ -104,8 +110,28 @@ class Tokenizer:
             1 if self._processor.is_byte(i) else len(piece.replace(_SPACE_MARK, " ").encode())
             for i, piece in enumerate(self.pieces)
         ]
-        sizes[: len(_SPECIALS)] = [0] * len(_SPECIALS)
-        return np.array(sizes, np.int32)
+        return np.where(self._is_special, 0, sizes).astype(np.int32)
+
+    @cached_property
+    def symbols(self) -> "Symbols":
+        """What objectives know of the tokenizer."""
+        # Objectives know the ids above, so this module cannot import theirs when it is loaded.
+        from data.control_symbols import make_symbols
+
+        texts = [piece.replace(_SPACE_MARK, " ") for piece in self.pieces]
+        for byte in range(NUM_BYTE_PIECES):
+            piece_id = self._processor.piece_to_id(f"<0x{byte:02X}>")
+            texts[piece_id] = chr(byte) if byte < 0x80 else ""
+        specials = np.flatnonzero(self._is_special).tolist()
+        return make_symbols(
+            texts, specials=specials, named=[i for i in specials if i not in _SPECIALS]
+        )
+
+    @cached_property
+    def _is_special(self) -> np.ndarray:
+        """Which ids stand for no text, bool [V]."""
+        is_control, is_unknown = self._processor.is_control, self._processor.is_unknown
+        return np.array([is_control(i) or is_unknown(i) for i in range(self.vocab_size)])
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, without <s> and </s>; `decode` gives `text` back exactly."""
@@ -131,32 +157,42 @@ class Tokenizer:
                 yield self._processor.encode(part, return_type="numpy")
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """The text of `ids`, specials dropped; bytes that are not UTF-8 become U+FFFD."""
-        return self._processor.decode([int(i) for i in ids if i >= len(_SPECIALS)])
+        """The text of `ids`, specials and control symbols dropped; bytes that are not UTF-8 become
+        U+FFFD."""
+        return self._processor.decode([int(i) for i in ids if not self._is_special[i]])
 
 
 def train_tokenizer(
-    texts: Iterable[str], vocab_size: int, *, seed: int = 0, sample_bytes: int = SAMPLE_BYTES
+    texts: Iterable[str],
+    vocab_size: int,
+    *,
+    seed: int = 0,
+    sample_bytes: int = SAMPLE_BYTES,
+    symbols: Sequence[str] = (),
 ) -> Tokenizer:
     """Trains a BPE tokenizer on a seeded random sample of pages of `texts`.
 
-    The result depends on texts, vocab_size, seed and sample_bytes alone, not on thread counts.
+    The result depends on the arguments alone, not on thread counts.
 
     Args:
         texts: training documents.
-        vocab_size: number of pieces, at least `MIN_VOCAB_SIZE`.
+        vocab_size: number of pieces, at least `MIN_VOCAB_SIZE` besides the symbols.
         seed: decides which pages are sampled.
         sample_bytes: UTF-8 bytes to train on at most.
+        symbols: names of control symbols, each once; `vocab_size` counts them.
 
     Raises:
-        InputError: a vocabulary larger than the text can fill, or too small for its characters.
+        InputError: a vocabulary larger than the text can fill, or too small for its characters, or
+            a symbol whose name is not <name>, is another piece's, or comes twice.
     """
+    smallest = MIN_VOCAB_SIZE + len(symbols)
     require(
-        MIN_VOCAB_SIZE <= vocab_size <= MAX_VOCAB_SIZE,
+        smallest <= vocab_size <= MAX_VOCAB_SIZE,
         "vocab_size",
         vocab_size,
-        f"{MIN_VOCAB_SIZE} to {MAX_VOCAB_SIZE} pieces",
+        f"{smallest} to {MAX_VOCAB_SIZE} pieces",
     )
+    _require_names(symbols)
     pages = [page for text in texts for page in _pages(text)]
     random.Random(seed).shuffle(pages)
     model = io.BytesIO()
@@ -178,11 +214,20 @@ def train_tokenizer(
             unk_id=UNK_ID,
             bos_id=BOS_ID,
             eos_id=EOS_ID,
+            control_symbols=list(symbols),
             minloglevel=2,
         )
     except RuntimeError as error:
         raise InputError(_training_failure(vocab_size, str(error))) from error
     return Tokenizer(model.getvalue())
+
+
+def _require_names(symbols: Sequence[str]) -> None:
+    taken = {*_SPECIALS.values(), *(f"<0x{byte:02X}>" for byte in range(NUM_BYTE_PIECES))}
+    for name in symbols:
+        fits = _SYMBOL_NAME.fullmatch(name) and name not in taken
+        require(bool(fits), "symbols", name, "another name, such as <mask>, that comes once")
+        taken.add(name)
 
 
 def _encodable(text: bytes) -> Iterator[bytes]:

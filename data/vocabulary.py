@@ -20,12 +20,10 @@ import numpy as np
 
 from configs.errors import require
 from data.sources.text_source import Document, Problems, TextSource
-from data.tokenizer import BOS_ID, EOS_ID, NUM_BYTE_PIECES, PAD_ID, UNK_ID, Tokenizer
+from data.tokenizer import NUM_BYTE_PIECES, Tokenizer
 
 PART_BYTES = 16_384
 MIN_SPLIT_DOCUMENTS = 20
-
-_NUM_SPECIALS = len({PAD_ID, UNK_ID, BOS_ID, EOS_ID})
 
 WordCuts = Mapping[str, np.ndarray]
 
@@ -62,14 +60,16 @@ class Halves(NamedTuple):
 class TokenizerUse:
     """What a tokenizer made of a text.
 
-    byte_tokens: tokens that are byte pieces (`<0xNN>`), which spell characters the vocabulary
-    lacks; byte_characters: those characters. pieces_used: distinct pieces that occur.
+    num_specials: pieces no text can produce, control symbols among them. byte_tokens: tokens that
+    are byte pieces (`<0xNN>`), which spell characters the vocabulary lacks; byte_characters: those
+    characters. pieces_used: distinct pieces that occur.
     single_piece_words: words, counted as often as they occur, that are one piece with their space.
     spelled_bytes: UTF-8 bytes the tokens stand for; other than `num_bytes` where the tokenizer
     changes text instead of spelling it.
     """
 
     vocab_size: int
+    num_specials: int
     num_bytes: int
     num_characters: int
     num_words: int
@@ -98,8 +98,8 @@ class TokenizerUse:
 
     @property
     def vocabulary_used(self) -> float:
-        """Share of the pieces a text can produce (all but the specials) that occur."""
-        return self.pieces_used / (self.vocab_size - _NUM_SPECIALS)
+        """Share of the pieces a text can produce that occur."""
+        return self.pieces_used / (self.vocab_size - self.num_specials)
 
     @property
     def single_piece_share(self) -> float:
@@ -250,6 +250,7 @@ def tokenizer_use(
     by_byte = counts[_byte_ids(tokenizer)]
     return TokenizerUse(
         vocab_size=tokenizer.vocab_size,
+        num_specials=int(tokenizer.symbols.is_special.sum()),
         num_bytes=num_bytes,
         num_characters=num_characters,
         num_words=sum(words.values()),
@@ -257,7 +258,7 @@ def tokenizer_use(
         byte_tokens=int(by_byte.sum()),
         # A character in bytes has one that is no continuation (0x80 to 0xBF).
         byte_characters=int(by_byte[:0x80].sum() + by_byte[0xC0:].sum()),
-        pieces_used=int((counts[_NUM_SPECIALS:] > 0).sum()),
+        pieces_used=int((counts > 0).sum()),
         single_piece_words=sum(count for word, count in words.items() if len(cuts[word]) == 1),
         spelled_bytes=int(counts @ tokenizer.piece_bytes),
     )

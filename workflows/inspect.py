@@ -26,7 +26,8 @@ from data.dataset import open_corpora, require_same_corpora, training_rows, with
 from data.ledger import RowEntry
 from data.objectives import Example
 from data.rows import RowSource, ServedBatch
-from data.show import Mark, MarkedToken, PieceTable, TextView, segments
+from data.segments import encoder_segments, segments
+from data.show import Mark, MarkedToken, PieceTable, TextView
 from data.tokenizer import BOS_ID, EOS_ID, Tokenizer
 from train.run_directory import RunDirectory
 
@@ -186,11 +187,11 @@ def _batch_lines(
         [
             f"step {step:,} of {config.training.num_steps:,}",
             f"rows {numbers[0]:,} to {numbers[-1]:,}" + (f", {gaps:,} skipped" if gaps else ""),
-            f"batch {len(numbers):,} × {served.batch.inputs.shape[1]:,}",
+            f"batch {len(numbers):,} × {_places(served)}",
             f"{config.objective.kind}, {config.data.packing.kind}, seed {config.data.seed}",
         ]
     )
-    yield view.legend()
+    yield view.legend(has_prefix=served.batch.prefix is not None)
     for number, example, entry in _rows(numbers, served):
         yield ""
         yield f"row {number:,} · {source.names[entry.corpus]}, epoch {entry.epoch} · " + (
@@ -217,6 +218,7 @@ def _record(
         "first_row": int(numbers[0]),
         "last_row": int(numbers[-1]),
         "batch_shape": [len(numbers), served.batch.inputs.shape[1]],
+        "encoder_length": _encoder_length(served),
         "objective": config.objective.kind,
         "packing": config.data.packing.kind,
         "rows": [
@@ -233,8 +235,18 @@ def _record(
                         "targets": segment.targets.tolist(),
                         "loss_weights": segment.loss_weights.tolist(),
                         "positions": segment.positions.tolist(),
+                        "prefix": segment.prefix.astype(int).tolist(),
                     }
                     for segment in segments(example)
+                ],
+                "encoder_segments": [
+                    {
+                        "segment": segment.number,
+                        "text": tokenizer.decode(segment.inputs),
+                        "tokens": segment.inputs.tolist(),
+                        "positions": segment.positions.tolist(),
+                    }
+                    for segment in encoder_segments(example)
                 ],
             }
             for number, example, entry in _rows(numbers, served)
@@ -245,8 +257,20 @@ def _record(
 def _rows(numbers: np.ndarray, served: ServedBatch) -> Iterator[tuple[int, Example, RowEntry]]:
     """The rows that were read: number, example, ledger entry."""
     for place, entry in enumerate(served.entries):
-        example = Example(*(field[place] for field in served.batch))
+        fields = (None if field is None else field[place] for field in served.batch)
+        example = Example(*fields)  # type: ignore[arg-type]
         yield int(numbers[place]), example, entry
+
+
+def _places(served: ServedBatch) -> str:
+    """Places in each row of a batch: "512", or "512 + 114" of an encoder and a decoder."""
+    encoder = _encoder_length(served)
+    return (f"{encoder:,} + " if encoder else "") + f"{served.batch.inputs.shape[1]:,}"
+
+
+def _encoder_length(served: ServedBatch) -> int:
+    encoder = served.batch.encoder_inputs
+    return 0 if encoder is None else encoder.shape[1]
 
 
 def _counts(entry: RowEntry) -> dict[str, int]:

@@ -20,6 +20,7 @@ from rich.progress import (
 
 from configs.errors import InputError, require
 from configs.overrides import parse_command, reject_overrides
+from data.control_symbols import parse_symbols
 from data.corpus import TOKENIZER_NAME, Corpus, verify_corpus
 from data.prepare import Preparation, prepare_corpus
 from data.sources import TextSource, open_source
@@ -49,6 +50,9 @@ class PrepareOptions:
     tokenizer: Path | None = None
     """A tokenizer.model, or a corpus or run that has one, to use instead of training one: corpora
     of one mixture share theirs."""
+    symbols: tuple[str, ...] = ()
+    """Control symbols of the tokenizer, for the objectives that need them: mask, fim, ul2,
+    sentinels:NUMBER (such as sentinels:100). They count as pieces."""
     text_field: str = "text"
     """Field, column or feature that holds the text, where documents are records."""
     skip_problems: bool = False
@@ -82,6 +86,7 @@ def main(args: Sequence[str]) -> int:
     preparation = Preparation(
         vocab_size=options.vocab_size,
         tokenizer=load_tokenizer(options.tokenizer) if options.tokenizer else None,
+        symbols=parse_symbols(options.symbols),
         seed=options.seed,
         sample_bytes=options.sample_bytes,
         keep_duplicates=options.keep_duplicates,

@@ -1,8 +1,21 @@
-"""What an objective makes of a row."""
+"""What an objective makes of a row, and what it has to know for it."""
 
 from typing import NamedTuple
 
 import numpy as np
+
+from configs.objective_config import ExampleLengths
+from data.objectives.symbols import Symbols
+
+
+class Context(NamedTuple):
+    """What a transform knows beside its settings and the row.
+
+    symbols: of the tokenizer. lengths: of this row's example; its `tokens` is the row's length.
+    """
+
+    symbols: Symbols
+    lengths: ExampleLengths
 
 
 class Example(NamedTuple):

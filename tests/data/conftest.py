@@ -1,10 +1,15 @@
 """A small source, its corpus, and a stream in memory."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from configs.data_config import DataConfig
+from configs.model_config import ModelConfig
+from configs.schema import RunConfig
+from data.control_symbols import parse_symbols
 from data.prepare import Preparation, prepare_corpus
 from data.sources import Document, Problems
 
@@ -120,6 +125,27 @@ def source():
 def corpus(source, tmp_path_factory):
     preparation = Preparation(vocab_size=600, seed=3)
     return prepare_corpus(source, tmp_path_factory.mktemp("corpus"), preparation)
+
+
+ALL_SYMBOLS = parse_symbols(["mask", "fim", "ul2", "sentinels:40"])
+
+
+@pytest.fixture(scope="session")
+def symbol_corpus(source, tmp_path_factory):
+    """A corpus whose tokenizer has the control symbols of every objective."""
+    preparation = Preparation(vocab_size=650, seed=3, symbols=ALL_SYMBOLS)
+    return prepare_corpus(source, tmp_path_factory.mktemp("symbols"), preparation)
+
+
+def objective_run(objective, data: DataConfig, corpus) -> RunConfig:
+    """A run of an objective on a corpus; nothing of its model counts here but the architecture."""
+    architecture = objective.architectures[0]
+    model = ModelConfig(
+        architecture=architecture,
+        vocab_size=corpus.tokenizer.vocab_size,
+        num_encoder_layers=2 if architecture == "encoder_decoder" else 0,
+    )
+    return RunConfig(model=model, objective=objective, data=replace(data, corpus=str(corpus.path)))
 
 
 @pytest.fixture(scope="session")

@@ -260,11 +260,14 @@ def messy_folder(tmp_path_factory) -> Path:
 def local_corpus(messy_folder, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("local")
     source = open_source(str(messy_folder))
-    prepare_corpus(source, out, Preparation(vocab_size=600, seed=3, skip_problems=True, workers=1))
+    preparation = Preparation(
+        vocab_size=600, seed=3, symbols=("<mask>",), skip_problems=True, workers=1
+    )
+    prepare_corpus(source, out, preparation)
     return out
 
 
-MESSY = ("--vocab-size=600", "--seed=3", "--skip-problems")
+MESSY = ("--vocab-size=600", "--seed=3", "--symbols=mask", "--skip-problems")
 
 
 @pytest.mark.slow
@@ -286,7 +289,7 @@ def test_beam_prepares_the_corpus_of_the_local_builder(messy_folder, local_corpu
     assert run_beam(*args).returncode == 0
     other = run_beam(*args, "--seed=4")
     assert (other.returncode, other.stderr.count("isoflop: error: out:")) == (2, 1)
-    preparation = Preparation(vocab_size=600, seed=3, skip_problems=True)
+    preparation = Preparation(vocab_size=600, seed=3, symbols=("<mask>",), skip_problems=True)
     prepare_corpus(open_source(str(messy_folder)), out, preparation)
     assert (out / "corpus.json").stat().st_mtime_ns == written
 

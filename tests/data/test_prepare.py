@@ -83,6 +83,7 @@ def test_preparing_the_same_corpus_again_touches_nothing(copy, source):
         Preparation(vocab_size=600, seed=4),
         Preparation(vocab_size=600, seed=3, keep_duplicates=True),
         Preparation(vocab_size=600, seed=3, sample_bytes=9_000),
+        Preparation(vocab_size=600, seed=3, symbols=("<mask>",)),
     ],
 )
 def test_another_recipe_is_refused_and_the_corpus_there_kept(copy, source, corpus, other):

@@ -30,11 +30,12 @@ def rows(request, corpus):
 def test_a_batch_is_its_rows_in_order(rows):
     batch = rows.batch(np.array([4, 0, 9])).batch
     assert isinstance(batch, Batch)
-    assert [field.shape for field in batch] == [(3, 48)] * 5
+    assert batch[5:] == (None,) * 4
+    assert [field.shape for field in batch[:5]] == [(3, 48)] * 5
     dtypes = [np.int32, np.int32, np.float32, np.int32, np.int32]
-    assert [field.dtype for field in batch] == dtypes
+    assert [field.dtype for field in batch[:5]] == dtypes
     for i, number in enumerate([4, 0, 9]):
-        for stacked, alone in zip(batch, rows.row(number).example, strict=True):
+        for stacked, alone in zip(batch[:5], rows.row(number).example[:5], strict=True):
             np.testing.assert_array_equal(stacked[i], alone)
 
 

@@ -6,15 +6,8 @@ import numpy as np
 import pytest
 
 from data.objectives import Example
-from data.show import (
-    Mark,
-    MarkedToken,
-    PieceTable,
-    TextView,
-    changed_inputs,
-    is_shifted,
-    segments,
-)
+from data.segments import encoder_segments, is_shifted, segments
+from data.show import Mark, MarkedToken, PieceTable, TextView, changed_inputs
 
 # Ids 0 to 3 as in every tokenizer of ours, 11 to 13 are special too.
 PIECES = [
@@ -70,6 +63,85 @@ MASKED = example(
     targets=[2, DEF, X, NEWLINE, X, 3],
     loss_weights=[0, 0, 1, 0, 1, 0],
 )
+
+
+PREFIXED = example(
+    inputs=[2, DEF, X, Y, 2, X],
+    targets=[DEF, X, Y, 3, X, 3],
+    loss_weights=[0, 0, 1, 1, 0, 1],
+    segment_ids=[1, 1, 1, 1, 2, 2],
+)._replace(prefix=np.array([1, 1, 1, 0, 1, 1], np.int32))
+
+# Span corruption of two documents: "def x y \n" loses "x", "x y" loses nothing; then padding.
+CORRUPTED = example(
+    inputs=[2, A, X, 2, 0],
+    targets=[A, X, 3, 3, 0],
+    loss_weights=[1, 1, 1, 1, 0],
+    segment_ids=[1, 1, 1, 2, 0],
+    positions=[0, 1, 2, 0, 0],
+)._replace(
+    encoder_inputs=np.array([DEF, A, Y, NEWLINE, 3, X, Y, 3, 0], np.int32),
+    encoder_positions=np.array([0, 1, 2, 3, 4, 0, 1, 2, 0], np.int32),
+    encoder_segment_ids=np.array([1, 1, 1, 1, 1, 2, 2, 2, 0], np.int32),
+)
+
+
+def test_a_prefix_is_marked_whether_or_not_it_carries_loss():
+    assert page(PREFIXED) == [
+        "  segment 1 · places 0 to 3 · positions 0 to 3 · prefix of 3 · 2 of 4 targets carry loss",
+        "    │ ⟦⟬<s> defx⟭⟧ y⟨</s>⟩",
+        "  segment 2 · places 4 to 5 · positions 0 to 1 · prefix of 2 · 1 of 2 targets carry loss",
+        "    │ ⟦⟬<s>x⟭⟧⟨</s>⟩",
+    ]
+    assert page(PREFIXED, color=True)[1] == (
+        "    │ \x1b[2;3m<s> defx\x1b[0m\x1b[32m y\x1b[0m\x1b[32;4m</s>\x1b[0m"
+    )
+
+
+def test_what_the_encoder_reads_stands_above_what_the_decoder_writes():
+    assert page(CORRUPTED) == [
+        "  encoder · segment 1 · places 0 to 4 · positions 0 to 4",
+        "    encoder  │  def⟪<extra_0>⟫ y⏎",
+        "             │ </s>",
+        "  decoder · segment 1 · places 0 to 2 · positions 0 to 2 · 3 of 3 targets carry loss",
+        "    decoder  │ ⟦<s>⟧⟪<extra_0>⟫x⟨</s>⟩",
+        "  encoder · segment 2 · places 5 to 7 · positions 0 to 2",
+        "    encoder  │ x y</s>",
+        "  decoder · segment 2 · places 3 to 3 · positions 0 to 0 · 1 of 1 targets carry loss",
+        "    decoder  │ ⟦<s>⟧⟨</s>⟩",
+        "  decoder · padding · 1 place",
+        "  encoder · padding · 1 place",
+    ]
+
+
+def test_an_encoder_segment_nobody_decodes_is_shown_all_the_same():
+    alone = CORRUPTED._replace(encoder_segment_ids=np.array([1] * 5 + [3] * 3 + [0], np.int32))
+    assert page(alone)[-3:] == [
+        "  encoder · segment 3 · places 5 to 7 · positions 0 to 2",
+        "    encoder  │ x y</s>",
+        "  encoder · padding · 1 place",
+    ]
+
+
+def test_every_place_of_the_encoder_is_listed_on_request():
+    lines = page(CORRUPTED, with_tokens=True)
+    assert lines[3:6] == [
+        "     place position  input",
+        "         0        0        4 ▁def",
+        "         1        1       12 ⟪<extra_0>⟫",
+    ]
+    listed = [line for line in lines if re.match(r" {5,}\d+ +\d+ +\d", line)]
+    assert len(listed) == 9 + 5
+
+
+def test_the_encoders_segments_are_every_place_in_order():
+    found = encoder_segments(CORRUPTED)
+    assert [(s.number, s.start) for s in found] == [(1, 0), (2, 5), (0, 8)]
+    assert CORRUPTED.encoder_inputs is not None
+    np.testing.assert_array_equal(
+        np.concatenate([s.inputs for s in found]), CORRUPTED.encoder_inputs
+    )
+    assert encoder_segments(CAUSAL) == []
 
 
 def test_one_stream_is_shown_once_with_brackets_around_what_has_no_loss():
@@ -227,6 +299,8 @@ def test_wide_characters_take_two_cells():
 
 def test_the_legend_uses_the_marks_it_explains():
     assert "⟦no loss⟧" in TextView(TABLE, color=False).legend()
+    assert "⟬" not in TextView(TABLE, color=False).legend()
+    assert "⟬prefix⟭" in TextView(TABLE, color=False).legend(has_prefix=True)
     assert "\x1b[2mno loss\x1b[0m" in TextView(TABLE, color=True).legend()
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from configs.errors import InputError
+from data.control_symbols import parse_symbols
 from data.tokenizer import Tokenizer, train_tokenizer
 
 
@@ -55,6 +56,67 @@ def test_training_is_a_pure_function_of_text_vocabulary_and_seed():
     assert first.model_bytes == second.model_bytes
     other = train_tokenizer(texts, 400, seed=2, sample_bytes=5000)
     assert other.model_bytes != first.model_bytes, "another seed samples other pages"
+
+
+SYMBOLS = parse_symbols(["mask", "fim", "ul2", "sentinels:30"])
+
+
+@pytest.fixture(scope="module")
+def with_symbols():
+    texts = [f"document {i} says {i * i} and more words {'ab' * (i % 7)}\n" * 3 for i in range(200)]
+    return train_tokenizer(texts, 400, symbols=SYMBOLS)
+
+
+def test_control_symbols_count_as_pieces_and_are_found_by_name(with_symbols):
+    assert with_symbols.vocab_size == 400
+    assert tuple(with_symbols.symbols.ids) == SYMBOLS
+    for name, piece_id in with_symbols.symbols.ids.items():
+        assert with_symbols.pieces[piece_id] == name
+    reloaded = Tokenizer(with_symbols.model_bytes)
+    assert dict(reloaded.symbols.ids) == dict(with_symbols.symbols.ids)
+
+
+def test_text_cannot_produce_control_symbols(with_symbols, nasty_texts):
+    special = np.flatnonzero(with_symbols.symbols.is_special).tolist()
+    assert len(special) == 4 + len(SYMBOLS)
+    for text in [*nasty_texts, *SYMBOLS, "a<mask>b <extra_id_0><extra_id_1> <R><s>"]:
+        ids = with_symbols.encode(text)
+        assert not set(ids) & set(special)
+        assert with_symbols.decode(ids) == text
+        assert with_symbols.piece_bytes[ids].sum() == len(text.encode())
+
+
+def test_control_symbols_decode_to_nothing_and_have_no_bytes(with_symbols):
+    symbols = with_symbols.symbols
+    ids = [2, symbols.id_of("<mask>"), *with_symbols.encode("more"), symbols.id_of("<R>"), 3]
+    assert with_symbols.decode(ids) == with_symbols.decode(np.array(ids, np.int32)) == "more"
+    assert (with_symbols.piece_bytes == 0).tolist() == symbols.is_special.tolist()
+
+
+def test_bytes_are_found_wherever_they_are(with_symbols):
+    symbols, pieces = with_symbols.symbols, with_symbols.pieces
+    assert symbols.ends_sentence[pieces.index("<0x0A>")]
+    assert symbols.starts_with_space[pieces.index("<0x20>")]
+    assert not symbols.ends_sentence[pieces.index("<0xC3>")]
+    assert not symbols.is_special[pieces.index("<0x00>")]
+    spaced = [piece.startswith("\u2581") for piece in pieces]
+    assert (symbols.starts_with_space >= spaced).all()
+
+
+def test_a_tokenizer_without_symbols_knows_its_specials_only(tokenizer):
+    assert tokenizer.symbols.ids == {}
+    assert np.flatnonzero(tokenizer.symbols.is_special).tolist() == [0, 1, 2, 3]
+
+
+def test_symbols_make_the_smallest_vocabulary_larger():
+    with pytest.raises(InputError, match="^vocab_size: got 261, expected 262 to"):
+        train_tokenizer(["some words"], 261, symbols=["<mask>"])
+
+
+@pytest.mark.parametrize("names", [["<s>"], ["<0x41>"], ["mask"], ["<a,b>"], ["<m>", "<m>"]])
+def test_symbols_that_would_be_another_piece_are_refused(names):
+    with pytest.raises(InputError, match="^symbols: got"):
+        train_tokenizer(["some words and more\n"] * 50, 300, symbols=names)
 
 
 @pytest.mark.parametrize("vocab_size", [0, 100, 50_000, 2**30])

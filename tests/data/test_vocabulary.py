@@ -63,9 +63,20 @@ def test_totals_of_nasty_text_add_up(law, nasty_texts):
     assert use.num_characters == len(text)
     assert use.num_tokens == sum(len(law.encode(part)) for part in nasty_texts)
     assert use.num_words == sum(len(part.split()) for part in nasty_texts)
+    assert use.num_specials == 4
     assert 0 < use.pieces_used <= use.vocab_size - 4
     assert use.byte_characters <= use.byte_tokens <= use.num_tokens
     assert use.bytes_per_token * use.num_tokens == pytest.approx(use.num_bytes)
+
+
+def test_control_symbols_do_not_count_as_pieces_a_text_could_use():
+    text = "one line says two things\n"
+    plain, marked = (
+        train_tokenizer([text * 30], 290 + len(symbols), symbols=symbols)
+        for symbols in ((), ("<mask>", "<R>", "<S>"))
+    )
+    assert measure(marked, text).num_specials == 7
+    assert measure(marked, text).vocabulary_used == measure(plain, text).vocabulary_used > 0
 
 
 def test_a_domains_own_tokenizer_of_equal_size_needs_fewer_tokens(law, code):
