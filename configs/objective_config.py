@@ -5,6 +5,8 @@ of the example then are: the planner counts with it, packing cuts rows by it. `s
 names the control symbols that the tokenizer must have.
 """
 
+from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -67,6 +69,15 @@ def _side_lengths(num_tokens: int, density: float, mean_span: float) -> tuple[in
     """Inputs and targets of one corrupted text: a sentinel a span, and </s> at both ends."""
     noise, spans = span_counts(num_tokens, density, mean_span)
     return num_tokens - noise + spans + 1, noise + spans + 1
+
+
+def _most_tokens(seq_len: int, inputs: Callable[[int], int]) -> int:
+    """The most tokens, at least 2, whose `inputs` are no longer than seq_len; inputs never shrink
+    with tokens."""
+    most = 2
+    while inputs(2 * most) <= seq_len:
+        most *= 2
+    return max(2, most - 1 + bisect_right(range(most, 2 * most), seq_len, key=inputs))
 
 
 def _require_density(field: str, density: float, mean_span: float) -> None:
@@ -220,9 +231,9 @@ class SpanCorruptionConfig:
         return tuple(map(sentinel, range(spans)))
 
     def lengths(self, seq_len: int) -> ExampleLengths:
-        tokens = 2
-        while _side_lengths(tokens + 1, self.density, self.mean_span)[0] <= seq_len:
-            tokens += 1
+        tokens = _most_tokens(
+            seq_len, lambda size: _side_lengths(size, self.density, self.mean_span)[0]
+        )
         inputs, targets = _side_lengths(tokens, self.density, self.mean_span)
         if self.density == 0.5 and targets > inputs:  # as T5: both sides equally long
             tokens, targets = tokens - 1, targets - 1
@@ -306,9 +317,7 @@ class UL2Config:
         return (MODE_R, MODE_S, MODE_X, *map(sentinel, range(spans)))
 
     def lengths(self, seq_len: int) -> ExampleLengths:
-        tokens = 2
-        while self._longest(tokens + 1)[0] <= seq_len:
-            tokens += 1
+        tokens = _most_tokens(seq_len, lambda size: self._longest(size)[0])
         inputs, targets = self._longest(tokens)
         require(inputs <= seq_len, "data.seq_len", seq_len, f"{inputs} or more tokens")
         return ExampleLengths(tokens, 0, targets, encoder_length=seq_len)

@@ -46,23 +46,27 @@ def apply_overrides(config: RunConfig, args: Sequence[str]) -> RunConfig:
       args: `--training.num-steps 5`, `--model.attention.num_heads=8`, `--model.no-tie-embeddings`,
         `--mesh.rules.batch data fsdp`. Hyphens and underscores are the same; the last of two
         settings of a field counts. `--optimizer.schedule.kind warmup_stable_decay` changes the
-        variant of a union, whose fields then start from that variant's defaults.
+        variant of a union, whose fields then start from that variant's defaults. A union inside
+        the variant of another is set after it, in whichever order the options are.
 
     Raises:
       InputError: unknown option, value of the wrong type, stray value, or a check of the schema.
     """
     known = field_names()
     kept: list[str] = []
+    kinds: list[tuple[str, str]] = []
     for option, values in _groups(args):
         path = _path(option)
         if option != "-h" and option != "--help":
             _check_option(option, values, known)
         if path in known and known[path].variants:
-            config = _with_variant(config, path, values[0], known[path].variants)
+            kinds.append((path, values[0]))
         elif path in known and known[path].num_values == 1:
             kept.append(f"{option}={values[0]}")  # so that a value of -1 or -h stays a value
         else:
             kept += [option, *values]
+    for path, kind in sorted(kinds, key=lambda setting: setting[0].count(".")):
+        config = _with_variant(config, path, kind, known[path].variants)
     parsed, unknown = parse_options(
         RunConfig,
         kept,
@@ -71,12 +75,7 @@ def apply_overrides(config: RunConfig, args: Sequence[str]) -> RunConfig:
         config=(tyro.conf.AvoidSubcommands,),
     )
     if unknown:
-        option = unknown[0].partition("=")[0]
-        union = _path(option).rpartition(".")[0]
-        raise InputError(
-            f"{option}: got an option of another variant than the chosen one; "
-            f"choose it with {_spelled(union + '.kind')}"
-        )
+        raise _of_another_variant(config, unknown[0].partition("=")[0])
     return parsed
 
 
@@ -239,6 +238,8 @@ def _with_variant(config: RunConfig, path: str, kind: str, kinds: Mapping[str, t
     chain: list[Any] = [config]
     for owner in owners:
         chain.append(getattr(chain[-1], owner))
+    if not hasattr(chain[-1], name):
+        raise _of_another_variant(config, _spelled(path))
     if getattr(chain[-1], name).kind == kind:
         return config
     value: Any = kinds[kind]()
@@ -247,6 +248,21 @@ def _with_variant(config: RunConfig, path: str, kind: str, kinds: Mapping[str, t
         object.__setattr__(changed, field, value)
         value = changed
     return value
+
+
+def _of_another_variant(config: RunConfig, option: str) -> InputError:
+    """What to raise for an option that `config` lacks, though a variant of some union has it."""
+    owners = _path(option).split(".")[:-1]
+    owner: Any = config
+    depth = 0
+    while depth < len(owners) and hasattr(owner, owners[depth]):
+        owner = getattr(owner, owners[depth])
+        depth += 1
+    union = ".".join(owners[:depth])
+    return InputError(
+        f"{option}: got an option of another variant than the chosen one; "
+        f"choose it with {_spelled(union + '.kind')}"
+    )
 
 
 def _path(option: str) -> str:

@@ -1,12 +1,13 @@
-"""Decoder-only language models in the manner of Llama (arXiv 2302.13971), three sizes.
+"""Decoder-only language models of ours: Llama's manner (arXiv 2302.13971) in three sizes, and a
+small mixture of experts in Mixtral's (arXiv 2401.04088).
 
-Parameters are counted in total. The larger two read about 20 tokens a parameter (Hoffmann et al.
-2022, arXiv 2203.15556); `isoflop plan` works out the numbers for a budget of yours. A preset names
-no corpus: `isoflop prepare` writes one, `--data.corpus PATH` says where it is.
+Parameters are counted in total. `small` and `base_1b` read about 20 tokens a parameter (Hoffmann
+et al. 2022, arXiv 2203.15556); `isoflop plan` works out the numbers for a budget of yours. A
+preset names no corpus: `isoflop prepare` writes one, `--data.corpus PATH` says where it is.
 """
 
 from configs.data_config import DataConfig
-from configs.model_config import AttentionConfig, ModelConfig, SwiGLUConfig
+from configs.model_config import AttentionConfig, ModelConfig, MoEConfig, SwiGLUConfig
 from configs.optimizer_config import AdamWConfig, CosineConfig, MuonConfig, WarmupStableDecayConfig
 from configs.position_config import RopeConfig
 from configs.schema import MeshConfig, RunConfig, TrainingConfig
@@ -102,4 +103,29 @@ def base_1b() -> RunConfig:
             checkpoint_every=1000,
             keep_every=5000,
         ),
+    )
+
+
+def tiny_moe() -> RunConfig:
+    """0.84M parameters of which a token uses 0.54M, 0.4M tokens: for tests and a first look.
+
+    A token meets two of four experts, together as wide as the MLP of `tiny`, so both cost alike.
+
+    Command: `isoflop train decoder_only/tiny_moe --data.corpus PATH`.
+    Hardware: any CPU, one device; `--mesh.expert 4` for four. The corpus's tokenizer needs a
+    vocabulary of 1,024.
+    """
+    return RunConfig(
+        name="tiny_moe",
+        model=ModelConfig(
+            vocab_size=1024,
+            emb_dim=96,
+            num_layers=4,
+            attention=AttentionConfig(num_heads=4, num_kv_heads=4, head_dim=24),
+            mlp=MoEConfig(mlp_dim=128, num_experts=4, experts_per_token=2),
+            scan_layers=False,
+        ),
+        data=DataConfig(seq_len=128),
+        optimizer=MuonConfig(schedule=CosineConfig(warmup_steps=20, final_fraction=0.0)),
+        training=TrainingConfig(num_steps=200, batch_size=16, log_every=10),
     )

@@ -9,6 +9,8 @@ import pytest
 import tyro
 
 from configs.errors import InputError
+from configs.model_config import MoEConfig
+from configs.objective_config import PrefixLMConfig
 from configs.optimizer_config import CosineConfig, WarmupStableDecayConfig
 from configs.overrides import (
     apply_overrides,
@@ -18,8 +20,9 @@ from configs.overrides import (
     reject_overrides,
     split_overrides,
 )
+from configs.position_config import Llama3ScalingConfig, RopeConfig, YarnScalingConfig
 from configs.presets import PRESETS
-from configs.schema import RunConfig, TrainingConfig
+from configs.schema import MeshConfig, RunConfig, TrainingConfig
 from configs.serialize import save
 
 
@@ -57,9 +60,13 @@ def error_of(call, *args) -> str:
     return str(caught.value)
 
 
-def test_no_overrides_change_nothing():
-    for preset in PRESETS.values():
-        assert apply_overrides(preset(), []) == preset()
+@pytest.mark.parametrize(
+    "name",
+    ["decoder_only", "encoder_only", "encoder_decoder"]
+    + [f"decoder_only/{model}" for model in ("llama3_2_1b", "gemma3_1b", "mixtral_8x7b")],
+)
+def test_no_overrides_change_nothing(name):
+    assert apply_overrides(PRESETS[name](), []) == PRESETS[name]()
 
 
 def test_overrides_set_nested_fields_in_either_spelling():
@@ -110,6 +117,42 @@ def test_naming_the_kind_it_has_keeps_its_fields():
     assert apply_overrides(config, ["--optimizer.schedule.kind=cosine"]) == config
 
 
+@pytest.mark.parametrize("learned_first", [True, False])
+def test_the_variant_of_a_union_inside_a_union_can_be_chosen_in_either_order(learned_first):
+    learned = apply_overrides(RunConfig(), ["--model.position.kind", "learned"])
+    options = [
+        ["--model.position.kind", "rope"],
+        ["--model.position.scaling.kind", "llama3", "--model.position.scaling.factor", "32"],
+    ]
+    args = sum(options if learned_first else options[::-1], [])
+    position = apply_overrides(learned, args).model.position
+    assert position == RopeConfig(scaling=Llama3ScalingConfig(factor=32.0))
+
+
+def test_a_union_keeps_the_variant_of_a_union_inside_it():
+    args = ["--model.position.scaling.kind", "yarn", "--model.position.theta", "1e6"]
+    config = apply_overrides(RunConfig(), args)
+    assert config.model.position == RopeConfig(theta=1e6, scaling=YarnScalingConfig())
+    assert apply_overrides(config, ["--model.position.kind", "rope"]) == config
+
+
+def test_architecture_and_objective_change_together():
+    args = (
+        "--model.architecture encoder_decoder --model.num-encoder-layers 3 "
+        "--objective.kind prefix_lm --objective.architecture encoder_decoder"
+    )
+    config = apply_overrides(RunConfig(), args.split())
+    assert config.objective == PrefixLMConfig(architecture="encoder_decoder")
+    assert (config.model.num_layers, config.model.num_encoder_layers) == (4, 3)
+
+
+def test_a_mixture_of_experts_is_chosen_like_any_variant():
+    args = "--model.mlp.kind moe --model.mlp.num-experts 4 --mesh.expert 4"
+    config = apply_overrides(RunConfig(), args.split())
+    assert config.model.mlp == MoEConfig(num_experts=4)
+    assert config.mesh == MeshConfig(expert=4)
+
+
 def test_checks_see_all_overrides_together():
     # Alone, the new variant's 100 warm-up steps would not fit 50 steps, nor 50 steps the old 100.
     args = (
@@ -158,6 +201,29 @@ BAD_OVERRIDES = {
         "--optimizer.schedule.decay-fraction: got an option of another variant than the chosen "
         "one; choose it with --optimizer.schedule.kind"
     ),
+    "--model.position.kind learned --model.position.scaling.kind yarn": (
+        "--model.position.scaling.kind: got an option of another variant than the chosen one; "
+        "choose it with --model.position.kind"
+    ),
+    "--model.position.kind learned --model.position.scaling.factor 2": (
+        "--model.position.scaling.factor: got an option of another variant than the chosen one; "
+        "choose it with --model.position.kind"
+    ),
+    "--model.position.scaling.factor 2": (
+        "--model.position.scaling.factor: got an option of another variant than the chosen one; "
+        "choose it with --model.position.scaling.kind"
+    ),
+    "--model.position.scaling.kind llama4": (
+        "--model.position.scaling.kind: got 'llama4', expected one of none, linear, llama3, yarn; "
+        "did you mean 'llama3'?"
+    ),
+    "--model.attention.layer-pattern full local": (
+        "--model.attention.layer-pattern: got 'local', expected one of full, window"
+    ),
+    "--model.architecture encoder_only": (
+        "objective.kind: got 'causal_lm', expected an objective for architecture encoder_only "
+        "(this one is for decoder_only)"
+    ),
     "stray": "arguments: got 'stray', expected an option such as --data.seed 1",
     "--model.attention.num-kv-heads 3": (
         "model.attention.num_kv_heads: got 3, expected a divisor of num_heads (4)"
@@ -166,7 +232,7 @@ BAD_OVERRIDES = {
         "optimizer.schedule.warmup_steps: got 100, expected fewer than training.num_steps (5)"
     ),
     "--mesh.rules.batch replica": (
-        "mesh.rules: got mesh axis 'replica', expected one of data, fsdp, tensor"
+        "mesh.rules: got mesh axis 'replica', expected one of data, fsdp, expert, tensor"
     ),
 }
 
@@ -208,6 +274,8 @@ def test_every_field_of_every_variant_is_an_option():
     assert names["mesh.rules.batch"].num_values is None
     assert {"optimizer.schedule.decay_fraction", "optimizer.schedule.warmup_steps"} <= set(names)
     assert list(names["optimizer.schedule.kind"].variants) == ["cosine", "warmup_stable_decay"]
+    scalings = names["model.position.scaling.kind"].variants
+    assert list(scalings) == ["none", "linear", "llama3", "yarn"]
 
 
 def test_a_command_keeps_its_own_options_and_hands_on_overrides_in_order():

@@ -17,7 +17,10 @@ BAD = {
         lambda: AttentionConfig(num_heads=4, num_kv_heads=3),
         "model.attention.num_kv_heads: got 3, expected a divisor of num_heads (4)",
     ),
-    "odd head_dim": (lambda: AttentionConfig(head_dim=7), "model.attention.head_dim: got 7"),
+    "odd head_dim under rope": (
+        lambda: ModelConfig(attention=AttentionConfig(head_dim=7)),
+        "model.attention.head_dim: got 7, expected an even number",
+    ),
     "no heads": (lambda: AttentionConfig(num_heads=0), "model.attention.num_heads: got 0"),
     "no layers": (lambda: ModelConfig(num_layers=0), "model.num_layers: got 0"),
     "negative theta": (lambda: RopeConfig(theta=-1.0), "model.position.theta: got -1.0"),

@@ -17,6 +17,7 @@ from configs.optimizer_config import AdamWConfig, WarmupStableDecayConfig
 from configs.presets import PRESETS
 from configs.schema import RunConfig
 from configs.serialize import (
+    SCHEMA_VERSION,
     dumps,
     fingerprint,
     from_json,
@@ -52,7 +53,23 @@ BAD_FIELDS = [
     ("name", 3, "name: got 3, expected a string"),
     ("model", [], "model: got [], expected a JSON object"),
     ("model.compute_dtype", "float16", "model.compute_dtype: got 'float16', expected one of flo"),
-    ("model.mlp.kind", "gelu", "model.mlp.kind: got 'gelu', expected swiglu"),
+    ("model.mlp.kind", "glu", "model.mlp.kind: got 'glu', expected one of swiglu, geglu, gelu"),
+    (
+        "model.position.scaling",
+        {},
+        "model.position.scaling.kind: got nothing, expected one of none",
+    ),
+    (
+        "model.position.scaling.kind",
+        "llama4",
+        "model.position.scaling.kind: got 'llama4', expected one of none, linear, llama3, yarn",
+    ),
+    ("model.position.scaling.kind", "linear", "model.position.scaling.factor: got nothing"),
+    (
+        "model.attention.layer_pattern",
+        ["full", "local"],
+        "model.attention.layer_pattern[1]: got 'local', expected one of full, window",
+    ),
     ("optimizer.schedule", "cosine", "optimizer.schedule: got 'cosine', expected a JSON object"),
     ("optimizer.schedule.kind", "cosin", "optimizer.schedule.kind: got 'cosin', expected one of"),
     ("optimizer.schedule.kind", ["cosine"], "optimizer.schedule.kind: got ['cosine'], expected"),
@@ -89,7 +106,7 @@ def test_a_file_survives_the_round_trip(tmp_path):
     save(config, tmp_path / "config.json")
     assert load_config(tmp_path / "config.json") == config
     assert (tmp_path / "config.json").read_text() == dumps(config)
-    assert read_json(tmp_path / "config.json")["schema_version"] == 1
+    assert read_json(tmp_path / "config.json")["schema_version"] == SCHEMA_VERSION
 
 
 def test_a_whole_number_may_stand_for_a_fraction():
@@ -138,10 +155,10 @@ def test_a_part_is_reported_under_the_name_it_is_given():
         ('{"a": 1, "a": 2}', "key 'a' is given twice"),
         ('{"a": NaN}', "NaN is not a JSON number"),
         ("[" * 100_000, "got invalid JSON"),
-        ("{}", "schema_version: got nothing, expected 1"),
-        ('{"schema_version": 2}', "schema_version: got 2, expected 1"),
-        ('{"schema_version": true}', "schema_version: got True, expected 1"),
-        ('{"schema_version": 1}', "name: got nothing, expected a string"),
+        ("{}", "schema_version: got nothing, expected 2"),
+        ('{"schema_version": 1}', "schema_version: got 1, expected 2"),
+        ('{"schema_version": true}', "schema_version: got True, expected 2"),
+        ('{"schema_version": 2}', "name: got nothing, expected a string"),
     ],
     ids=lambda x: x[:30],
 )
@@ -164,7 +181,7 @@ def test_an_unreadable_file_is_one_line_naming_it(tmp_path):
 
 
 def test_the_fingerprint_is_the_sha256_of_canonical_json_without_paths_and_threads():
-    data = {"schema_version": 1, **to_json(RunConfig())}
+    data = {"schema_version": SCHEMA_VERSION, **to_json(RunConfig())}
     del data["data"]["corpus"], data["data"]["read_threads"]
     text = json.dumps(data, sort_keys=True, separators=(",", ":"))
     assert fingerprint(RunConfig()) == hashlib.sha256(text.encode()).hexdigest()

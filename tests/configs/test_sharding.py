@@ -7,7 +7,7 @@ import pytest
 from configs.errors import InputError
 from configs.sharding import DEFAULT_RULES, ShardingRules, resolve
 
-AXES = {"data": 2, "fsdp": 2, "tensor": 4}
+AXES = {"data": 2, "fsdp": 2, "expert": 3, "tensor": 4}
 
 
 def test_each_dimension_gets_the_mesh_axes_its_rule_names():
@@ -19,7 +19,10 @@ def test_each_dimension_gets_the_mesh_axes_its_rule_names():
 
 
 def test_several_mesh_axes_may_cut_one_dimension():
-    assert resolve(DEFAULT_RULES, ("batch", "length"), (8, 7), AXES) == (("data", "fsdp"), ())
+    assert resolve(DEFAULT_RULES, ("batch", "length"), (24, 7), AXES) == (
+        ("data", "fsdp", "expert"),
+        (),
+    )
 
 
 def test_an_unnamed_dimension_stays_whole():
@@ -31,7 +34,7 @@ def test_a_scalar_has_no_axes():
 
 
 def test_shards_is_the_product_over_mesh_axes():
-    assert DEFAULT_RULES.shards("batch", AXES) == 4
+    assert DEFAULT_RULES.shards("batch", AXES) == 12
     assert DEFAULT_RULES.shards("length", AXES) == 1
 
 
@@ -50,7 +53,7 @@ def test_shards_is_the_product_over_mesh_axes():
             ("mlp",),
             (8,),
             AXES,
-            "mesh.rules: got mesh axis 'model', expected one of data, fsdp, tensor",
+            "mesh.rules: got mesh axis 'model', expected one of data, fsdp, expert, tensor",
         ),
         (
             DEFAULT_RULES,
