@@ -43,21 +43,32 @@ class Score:
 def score(
     config: ModelConfig, params: Params, tokenizer: Tokenizer, text: str, *, seq_len: int
 ) -> Score:
-    """Scores one text."""
+    """Scores one text.
+
+    Raises:
+      InputError: no text, or a model that does not predict each token from those before it.
+    """
     require(bool(text), "text", text, "some text")
+    require(
+        config.architecture == "decoder_only",
+        "model.architecture",
+        config.architecture,
+        "decoder_only: other models give no probability to a text as a whole",
+    )
     tokens = np.asarray(tokenizer.encode(text), np.int32)
     windows = stack_examples(list(document_windows(tokens, seq_len)))
     model = build_model(config)
 
     @jax.jit
     def log_likelihood(params: Params, batch: Batch) -> jax.Array:
-        inputs, targets, loss_weights, positions, segment_ids = map(jnp.asarray, batch)
-        logits_BLV = forward(model, params, inputs, positions=positions, segment_ids=segment_ids)
-        return -cross_entropy_sums(logits_BLV, targets, loss_weights).cross_entropy
+        b = jax.tree.map(jnp.asarray, batch)
+        logits_BLV = forward(
+            model, params, b.inputs, positions=b.positions, segment_ids=b.segment_ids
+        )
+        return -cross_entropy_sums(logits_BLV, b.targets, b.loss_weights).cross_entropy
 
     total = 0.0
     for first in range(0, len(windows.inputs), _BATCH_SIZE):
-        total += float(
-            log_likelihood(params, Batch(*(x[first : first + _BATCH_SIZE] for x in windows)))
-        )
+        part = jax.tree.map(lambda x, first=first: x[first : first + _BATCH_SIZE], windows)
+        total += float(log_likelihood(params, part))
     return Score(log_likelihood=total, tokens=len(tokens), bytes=len(text.encode()))

@@ -1,4 +1,4 @@
-"""Held-out loss: nats per token and bits per byte."""
+"""Held-out loss and accuracy."""
 
 import math
 import time
@@ -8,50 +8,63 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import NamedSharding
 
+from configs.schema import RunConfig
 from data.batches import Batch
 from data.corpus import Corpus
-from data.held_out import held_out_windows
+from data.held_out import HeldOut, held_out_examples
+from data.objectives import OBJECTIVES
+from data.objectives.example import Context
 from train.feed import put_batch
-from train.losses import LossSums
+from train.step import Scored
 
 
 class Evaluation(NamedTuple):
-    """Loss over held-out documents, each on its own after <s>, </s> not counted.
+    """Loss over held-out documents, each on its own.
 
-    bits_per_byte: summed −log2 p of the tokens over the documents' UTF-8 bytes. corpora: the same
-    for each corpus on its own, by name; empty where there is one.
+    nats_per_token: mean over the targets. bits_per_byte: summed −log2 p of the documents' tokens
+    over their UTF-8 bytes, </s> not counted; None where the objective does not predict every token
+    once. tokens: targets. metrics: what else the objective counts, by name. corpora: the same for
+    each corpus on its own, by name; empty where there is one.
     """
 
     nats_per_token: float
-    bits_per_byte: float
+    bits_per_byte: float | None
     tokens: int
     bytes: int
     documents: int
     seconds: float
-    corpora: dict[str, dict[str, float]]
+    metrics: dict[str, float]
+    corpora: dict[str, dict[str, Any]]
 
 
 class _Score(NamedTuple):
-    nats: float
-    tokens: int
-    bytes: int
-    documents: int
+    """Of one corpus, or of several together."""
 
-    @property
-    def rates(self) -> dict[str, float]:
+    nats: float
+    held_out: HeldOut
+    is_correct: np.ndarray
+
+    def record(self, config: RunConfig, context: Context) -> dict[str, Any]:
+        objective, held_out = OBJECTIVES[type(config.objective)], self.held_out
+        bits = self.nats / math.log(2) / held_out.num_bytes
         return {
-            "nats_per_token": self.nats / self.tokens,
-            "bits_per_byte": self.nats / math.log(2) / self.bytes,
+            "nats_per_token": self.nats / held_out.num_targets,
+            "bits_per_byte": bits if objective.scores_text else None,
+            "tokens": held_out.num_targets,
+            "bytes": held_out.num_bytes,
+            "documents": held_out.num_documents,
+            "metrics": objective.metrics(
+                config.objective, held_out.batch, self.is_correct, context
+            ),
         }
 
 
 def evaluate(
-    eval_step: Callable[[Any, Any], LossSums],
+    eval_step: Callable[[Any, Any], Scored],
     params: Any,
+    config: RunConfig,
     corpora: Mapping[str, Corpus],
     *,
-    seq_len: int,
-    batch_size: int,
     sharding: NamedSharding,
     max_tokens: int = 0,
 ) -> Evaluation:
@@ -62,32 +75,69 @@ def evaluate(
     """
     start = time.perf_counter()
     share = -(-max_tokens // len(corpora))
-    scores = {}
-    for name, corpus in corpora.items():
-        windows = held_out_windows(corpus, seq_len, max_tokens=share)
-        nats = 0.0
-        for first in range(0, len(windows.batch.inputs), batch_size):
-            fields = (_filled(x[first : first + batch_size], batch_size) for x in windows.batch)
-            sums = eval_step(params, put_batch(Batch(*fields), sharding))
-            # Summed in double precision on the host: an fp32 running sum loses the last digits.
-            nats += float(sums.cross_entropy)
-        scores[name] = _Score(nats, windows.num_tokens, windows.num_bytes, windows.num_documents)
-    total = _Score(*(sum(counts) for counts in zip(*scores.values(), strict=True)))
+    first = next(iter(corpora.values()))
+    context = Context(first.tokenizer.symbols, config.lengths)
+    scores = {
+        name: _score(eval_step, params, config, corpus, sharding, share)
+        for name, corpus in corpora.items()
+    }
+    total = _Score(
+        sum(score.nats for score in scores.values()),
+        _together([score.held_out for score in scores.values()]),
+        np.concatenate([score.is_correct for score in scores.values()]),
+    )
+    records = {name: score.record(config, context) for name, score in scores.items()}
     return Evaluation(
-        **total.rates,
-        tokens=total.tokens,
-        bytes=total.bytes,
-        documents=total.documents,
+        **total.record(config, context),
         seconds=time.perf_counter() - start,
-        corpora={
-            name: s.rates | {"tokens": s.tokens, "bytes": s.bytes} for name, s in scores.items()
-        }
-        if len(scores) > 1
-        else {},
+        corpora=records if len(records) > 1 else {},
     )
 
 
-def _filled(rows: np.ndarray, batch_size: int) -> np.ndarray:
-    """Fills the last batch up with rows of zeros, which carry no weight."""
-    missing = batch_size - len(rows)
-    return np.concatenate([rows, np.zeros((missing, *rows.shape[1:]), rows.dtype)])
+def describe(evaluation: Evaluation) -> str:
+    """The figures in one line."""
+    parts = [f"{evaluation.nats_per_token:.4f} nats per token"]
+    if evaluation.bits_per_byte is not None:
+        parts.append(f"{evaluation.bits_per_byte:.4f} bits per byte")
+    parts += [f"{name.replace('_', ' ')} {value:.3f}" for name, value in evaluation.metrics.items()]
+    return ", ".join(parts)
+
+
+def _score(
+    eval_step: Callable[[Any, Any], Scored],
+    params: Any,
+    config: RunConfig,
+    corpus: Corpus,
+    sharding: NamedSharding,
+    max_tokens: int,
+) -> _Score:
+    held_out = held_out_examples(config, corpus, max_tokens=max_tokens)
+    batch_size, num_rows = config.training.batch_size, len(held_out.batch.inputs)
+    nats, is_correct = 0.0, []
+    for first in range(0, num_rows, batch_size):
+        batch = _rows(held_out.batch, first, batch_size)
+        scored = eval_step(params, put_batch(batch, sharding))
+        # Summed in double precision on the host: an fp32 running sum loses the last digits.
+        nats += float(scored.sums.cross_entropy)
+        is_correct.append(np.asarray(scored.is_correct_BL))
+    return _Score(nats, held_out, np.concatenate(is_correct)[:num_rows])
+
+
+def _together(parts: list[HeldOut]) -> HeldOut:
+    fields = zip(*(part.batch for part in parts), strict=True)
+    batch = Batch(*(None if f[0] is None else np.concatenate(f) for f in fields))
+    counts = zip(*(part[1:] for part in parts), strict=True)
+    return HeldOut(batch, *map(sum, counts))
+
+
+def _rows(batch: Batch, first: int, count: int) -> Batch:
+    """`count` rows from `first` on, beyond the last filled up with zeros, which carry no weight."""
+
+    def cut(field: np.ndarray | None) -> np.ndarray | None:
+        if field is None:
+            return None
+        rows = field[first : first + count]
+        missing = count - len(rows)
+        return np.concatenate([rows, np.zeros((missing, *rows.shape[1:]), rows.dtype)])
+
+    return Batch(*map(cut, batch))

@@ -15,11 +15,10 @@ from configs.schema import RunConfig
 from data.batches import Batch, Cursor
 from data.dataset import Corpora, corpus_warnings, training_rows
 from data.ledger import Ledger
-from data.objectives import OBJECTIVES
 from model.build import Params
 from train.checkpoint import Checkpoints
-from train.evaluate import Evaluation, evaluate
-from train.feed import Fed, feed
+from train.evaluate import Evaluation, describe, evaluate
+from train.feed import feed
 from train.ledger import total_ledger
 from train.mesh import make_mesh
 from train.metrics import TensorBoard
@@ -137,19 +136,15 @@ def train(
         evaluation = evaluate(
             compiled.eval_step,
             state.params,
+            config,
             corpora,
-            seq_len=config.data.seq_len,
-            batch_size=t.batch_size,
             sharding=sharding,
             max_tokens=max_tokens,
         )
         record = {"step": step} | evaluation._asdict()
         run.append("evaluations.jsonl", record)
-        board.write(record, "held_out")
-        bar.note(
-            f"step {step}: held-out {evaluation.nats_per_token:.4f} nats per token, "
-            f"{evaluation.bits_per_byte:.4f} bits per byte"
-        )
+        board.write(record | evaluation.metrics, "held_out")
+        bar.note(f"step {step}: held-out {describe(evaluation)}")
         return evaluation
 
     def read(unread: _Unread) -> None:
@@ -169,7 +164,8 @@ def train(
             ledger = ledger.add(fed.entries)
             if unread:  # step n runs already while step n - 1 is read: reading holds up nothing
                 read(unread)
-            unread = _Unread(step, metrics, _shape(fed), ledger)
+            shape = len(fed.batch.inputs), fed.batch.seq_len
+            unread = _Unread(step, metrics, shape, ledger)
             is_last = step == t.num_steps
             evaluate_now = is_last or _is_due(step, t.eval_every)
             save_now = is_last or _is_due(step, t.checkpoint_every) or stop.requested
@@ -215,32 +211,39 @@ def check_corpora(config: RunConfig, corpora: Corpora) -> None:
     """Raises InputError where config and corpora do not belong together."""
     for corpus in corpora.values():
         require(
-            config.model.vocab_size == corpus.tokenizer.vocab_size,
+            config.model.vocab_size >= corpus.tokenizer.vocab_size,
             "model.vocab_size",
             config.model.vocab_size,
-            f"the tokenizer's {corpus.tokenizer.vocab_size}",
+            f"the tokenizer's {corpus.tokenizer.vocab_size} or more",
         )
     corpus_warnings(config, training_rows(config, corpora))
 
 
 def places_trained_on(config: RunConfig, ledger: Ledger) -> int:
-    """Places of all batches that training computed, those without a token included."""
-    shape = OBJECTIVES[type(config.objective)].row_shape(config.objective, config.data.seq_len)
-    return ledger.places - ledger.rows * shape.overlap
+    """Places of all batches that training computed, those without a token included.
+
+    The ledger counts places of rows as they were read; an example has more or fewer of them.
+    """
+    lengths = config.lengths
+    own = ledger.places - ledger.rows * lengths.overlap
+    return round(own * lengths.places / (lengths.tokens - lengths.overlap))
+
+
+BatchShapes = tuple[tuple[int, ...], ...]
 
 
 class CompiledSteps(NamedTuple):
     """Train steps by the shape of their batch, the evaluation step; how long compiling took, and
     the memory of the largest train step."""
 
-    train_steps: dict[tuple[int, int], Any]
+    train_steps: dict[BatchShapes, Any]
     eval_step: Any
     seconds: float
     peak_bytes: int
 
     def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         """The step compiled for a batch of this shape."""
-        return self.train_steps[batch.inputs.shape](state, batch)
+        return self.train_steps[_shapes(batch)](state, batch)
 
 
 def compile_steps(config: RunConfig, mesh: Mesh) -> CompiledSteps:
@@ -249,8 +252,9 @@ def compile_steps(config: RunConfig, mesh: Mesh) -> CompiledSteps:
     state = abstract_state(config, mesh)
     train_step, train_steps, peak_bytes = make_train_step(config, mesh), {}, 0
     for shape in batch_shapes(config):
-        compiled = train_step.lower(state, abstract_batch(config, mesh, shape)).compile()
-        train_steps[shape] = compiled
+        batch = abstract_batch(config, mesh, shape)
+        compiled = train_step.lower(state, batch).compile()
+        train_steps[_shapes(batch)] = compiled
         if memory := compiled.memory_analysis():
             bytes_needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
             peak_bytes = max(peak_bytes, bytes_needed)
@@ -260,27 +264,34 @@ def compile_steps(config: RunConfig, mesh: Mesh) -> CompiledSteps:
 
 
 def batch_shapes(config: RunConfig) -> list[tuple[int, int]]:
-    """Rows and places a row of every batch that the run may meet."""
+    """Rows and row length (a `seq_len`) of every batch that the run may meet."""
     return [
         (size, length) for size in config.training.batch_sizes for length in config.data.row_lengths
     ]
 
 
 def abstract_batch(config: RunConfig, mesh: Mesh, shape: tuple[int, int] | None = None) -> Batch:
-    """Dtype and sharding of a batch's arrays, of the full batch's shape or of another."""
-    shape = shape or (config.training.batch_size, config.data.seq_len)
-    sharding = batch_sharding(config, mesh)
-    dtypes = {name: np.int32 for name in Batch._fields} | {"loss_weights": np.float32}
-    fields: dict[str, Any] = {
-        name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-        for name, dtype in dtypes.items()
-    }
+    """Shape, dtype and sharding of a batch's arrays.
+
+    Args:
+      shape: rows and row length (a `seq_len`); None for those of a full batch.
+    """
+    rows, seq_len = shape or (config.training.batch_size, config.data.seq_len)
+    lengths, sharding = config.objective.lengths(seq_len), batch_sharding(config, mesh)
+
+    def field(name: str) -> jax.ShapeDtypeStruct | None:
+        length = lengths.encoder_length if name.startswith("encoder_") else lengths.length
+        if length == 0 or (name == "prefix" and not lengths.has_prefix):
+            return None
+        dtype = np.float32 if name == "loss_weights" else np.int32
+        return jax.ShapeDtypeStruct((rows, length), dtype, sharding=sharding)
+
+    fields: dict[str, Any] = {name: field(name) for name in Batch._fields}
     return Batch(**fields)
 
 
-def _shape(fed: Fed) -> tuple[int, int]:
-    rows, length = fed.batch.inputs.shape
-    return rows, length
+def _shapes(batch: Batch) -> BatchShapes:
+    return tuple(array.shape for array in jax.tree.leaves(batch))
 
 
 def _is_due(step: int, every: int) -> bool:

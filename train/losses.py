@@ -10,6 +10,8 @@ from jaxtyping import Array, Float, Int
 class LossSums(NamedTuple):
     """Sums over the tokens of a batch, fp32 scalars; divide by `weight` for means.
 
+    auxiliary: what the model adds to the loss itself (a mixture's balance), times the weight.
+
     Sums, not means, so that microbatches and hosts with different numbers of trained-on tokens
     add up to exactly the loss of the whole batch.
     """
@@ -17,6 +19,12 @@ class LossSums(NamedTuple):
     cross_entropy: Float[Array, ""]
     z_loss: Float[Array, ""]
     weight: Float[Array, ""]
+    auxiliary: Float[Array, ""]
+
+    @classmethod
+    def zeros(cls) -> "LossSums":
+        """Sums over nothing."""
+        return cls(*(jnp.zeros(()) for _ in cls._fields))
 
 
 def cross_entropy_sums(
@@ -24,7 +32,7 @@ def cross_entropy_sums(
     targets_BL: Int[Array, "B L"],
     weights_BL: Float[Array, "B L"],
 ) -> LossSums:
-    """Sums of weight · (−log p(target)) in nats and of weight · logsumexp².
+    """Sums of weight · (−log p(target)) in nats and of weight · logsumexp²; auxiliary is 0.
 
     The second is the z-loss, which keeps the normaliser near one (PaLM, arXiv 2204.02311,
     section 5); the caller scales it.
@@ -42,4 +50,5 @@ def cross_entropy_sums(
         cross_entropy=jnp.sum(nats_BL * weights_BL),
         z_loss=jnp.sum(jnp.square(log_normaliser_BL) * weights_BL),
         weight=jnp.sum(weights_BL),
+        auxiliary=jnp.zeros(()),
     )

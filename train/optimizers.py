@@ -10,34 +10,60 @@ from configs.optimizer_config import AdamWConfig, MuonConfig, OptimizerConfig
 from train.schedules import make_schedule
 
 
-def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
-    """Clip to the global norm, the optimizer's own step, decoupled weight decay, learning rate."""
+def make_optimizer(
+    config: OptimizerConfig, num_steps: int, rate_multipliers: Any = None
+) -> optax.GradientTransformation:
+    """Clip to the global norm, the optimizer's own step, decoupled weight decay, learning rate.
+
+    Args:
+      rate_multipliers: a factor on Adam's step of each parameter, a tree like theirs; None for
+        none. Muon's steps, scaled to each matrix's shape already, are left as they are.
+    """
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    return optax.chain(clip, _OPTIMIZERS[type(config)](config, num_steps))
+    steps = [clip, _OPTIMIZERS[type(config)](config, num_steps)]
+    if rate_multipliers is not None:
+        if isinstance(config, MuonConfig):
+            rate_multipliers = jax.tree_util.tree_map_with_path(
+                lambda path, m: 1.0 if _is_muons(path) else m, rate_multipliers
+            )
+        steps.append(
+            optax.stateless(
+                lambda updates, _: jax.tree.map(lambda u, m: u * m, updates, rate_multipliers)
+            )
+        )
+    return optax.chain(*steps)
 
 
 def decay_mask(params: Any) -> Any:
-    """True for the leaves that weight decay applies to: all but the norms' scales."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key != "scale", params)
+    """True for the leaves that weight decay applies to: all but scales and biases."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: path[-1].key not in ("scale", "bias"), params
+    )
 
 
 def muon_dimensions(params: Any) -> Any:
     """Which axes of each leaf Muon contracts and produces; None for what AdamW takes.
 
-    Axis 0 of a layer's kernel numbers the layers: each layer's matrix is orthogonalised alone,
-    heads and head_dim together.
+    Axis 0 of a layer's kernel numbers the layers, axis 1 of an expert's the experts: each layer's
+    and expert's matrix is orthogonalised alone, heads and head_dim together.
     """
 
     def dimensions(path: tuple[Any, ...], leaf: Any) -> MuonDimensionNumbers | None:
-        names = [part.key for part in path]
-        if "layers" not in names or names[-1] != "kernel":
+        if not _is_muons(path):
             return None
+        names = [part.key for part in path]
+        first = 2 if "experts" in names else 1
         inputs = 2 if names[-2] == "out" else 1  # attention's output projection contracts (H, C)
         return MuonDimensionNumbers(
-            tuple(range(1, 1 + inputs)), tuple(range(1 + inputs, leaf.ndim))
+            tuple(range(first, first + inputs)), tuple(range(first + inputs, leaf.ndim))
         )
 
     return jax.tree_util.tree_map_with_path(dimensions, params)
+
+
+def _is_muons(path: tuple[Any, ...]) -> bool:
+    names = [part.key for part in path]
+    return "layers" in names and names[-1] == "kernel" and names[-2] != "router"
 
 
 def _adamw(config: AdamWConfig, num_steps: int) -> optax.GradientTransformation:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from configs.schema import RunConfig
 from data.ledger import Ledger
-from planner.accounting import training_flops_per_token
+from planner.flops import training_flops_per_row
 from train.metrics import TensorBoard
 from train.progress import TrainingProgress
 from train.run_directory import RunDirectory
@@ -53,7 +53,7 @@ class Recorder:
         clock: Clock,
         peak_flops: float,
     ):
-        self._model = config.model
+        self._model, self._objective = config.model, config.objective
         self._training, self._run, self._board = config.training, run, board
         self._clock, self._peak_flops = clock, peak_flops
         self._step_seconds: list[float] = []
@@ -76,7 +76,7 @@ class Recorder:
 
         Args:
           step: steps done once this one is.
-          shape: rows and places a row of the step's batch.
+          shape: rows of the step's batch, and their row length (a `seq_len`).
           ledger: gives the whole run's, this step included; called where the step is recorded, by
             all processes together.
 
@@ -101,6 +101,7 @@ class Recorder:
             "step": step,
             "loss": values["loss"],
             "z_loss": values["z_loss"],
+            "auxiliary_loss": values["auxiliary_loss"],
             "grad_norm": values["grad_norm"],
             "learning_rate": values["learning_rate"],
             "tokens": counted.tokens_trained_on,
@@ -122,8 +123,8 @@ class Recorder:
         return statistics.median(self._step_seconds) if self._step_seconds else None
 
     def _timed(self, seconds: float, shape: tuple[int, int]) -> "_TimedStep":
-        rows, length = shape
-        flops = training_flops_per_token(self._model, length).total
-        palm = training_flops_per_token(self._model, length, causal=False).total
-        tokens = rows * length
-        return _TimedStep(seconds, tokens, tokens * flops, tokens * palm)
+        rows, seq_len = shape
+        lengths = self._objective.lengths(seq_len)
+        flops = training_flops_per_row(self._model, lengths).total
+        palm = training_flops_per_row(self._model, lengths, causal=False).total
+        return _TimedStep(seconds, rows * lengths.places, rows * flops, rows * palm)

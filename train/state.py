@@ -8,7 +8,13 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from configs.schema import RunConfig
-from model.build import abstract_params, build_model, init_params, param_shardings
+from model.build import (
+    abstract_params,
+    build_model,
+    init_params,
+    param_shardings,
+    rate_multipliers,
+)
 from train.optimizers import make_optimizer
 
 
@@ -32,7 +38,7 @@ def abstract_state(config: RunConfig, mesh: Mesh) -> TrainState:
         params,
         shardings,
     )
-    optimizer = make_optimizer(config.optimizer, config.training.num_steps)
+    optimizer = _optimizer(config)
     replicated = NamedSharding(mesh, PartitionSpec())
 
     def like_param(leaf: Any, param: jax.ShapeDtypeStruct) -> Any:
@@ -61,7 +67,7 @@ def init_state(config: RunConfig, mesh: Mesh) -> TrainState:
     The same numbers on any mesh: they depend on `training.seed` alone.
     """
     model = build_model(config.model)
-    optimizer = make_optimizer(config.optimizer, config.training.num_steps)
+    optimizer = _optimizer(config)
 
     def init(key: jax.Array) -> TrainState:
         params = init_params(model, key)
@@ -69,3 +75,8 @@ def init_state(config: RunConfig, mesh: Mesh) -> TrainState:
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
     return jax.jit(init, out_shardings=shardings)(jax.random.key(config.training.seed))
+
+
+def _optimizer(config: RunConfig) -> optax.GradientTransformation:
+    rates = rate_multipliers(config.model)
+    return make_optimizer(config.optimizer, config.training.num_steps, rates)

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Float
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float
 
 from configs.schema import RunConfig
 from data.batches import Batch
-from model.build import Params, build_model, forward
+from model.build import Params, build_model, forward_with_losses, rate_multipliers
 from model.constrain import Constrain, named_sharding
 from train.losses import LossSums, cross_entropy_sums
 from train.optimizers import make_optimizer
@@ -20,10 +20,15 @@ from train.state import TrainState, abstract_state
 
 
 class StepMetrics(NamedTuple):
-    """fp32 scalars of one step, still on the device until they are read."""
+    """fp32 scalars of one step, still on the device until they are read.
+
+    loss: mean cross-entropy in nats. z_loss: mean squared log-normaliser, not scaled yet.
+    auxiliary_loss: what the model adds to the loss itself, scaled.
+    """
 
     loss: Float[Array, ""]
     z_loss: Float[Array, ""]
+    auxiliary_loss: Float[Array, ""]
     grad_norm: Float[Array, ""]
     learning_rate: Float[Array, ""]
     trained_tokens: Float[Array, ""]
@@ -38,14 +43,35 @@ def batch_sharding(config: RunConfig, mesh: Mesh) -> NamedSharding:
     return named_sharding(mesh, config.mesh.rules, ("batch", "length"), shape)
 
 
-def make_loss(config: RunConfig, mesh: Mesh) -> Callable[[Params, Batch], LossSums]:
-    """Parameters and a batch to sums of cross-entropy, z-loss and weight. No dropout, no keys."""
+class Scored(NamedTuple):
+    """A batch's loss, and whether each target is the likeliest token, bool [B, L]."""
+
+    sums: LossSums
+    is_correct_BL: Bool[Array, "B L"]
+
+
+def make_loss(
+    config: RunConfig, mesh: Mesh
+) -> Callable[[Params, Batch], tuple[LossSums, Float[Array, "B L V"]]]:
+    """Parameters and a batch to sums over it, and the logits. No dropout, no keys."""
     model = build_model(config.model, Constrain(mesh, config.mesh.rules))
 
-    def loss_sums(params: Params, batch: Batch) -> LossSums:
-        inputs, targets, loss_weights, positions, segment_ids = map(jnp.asarray, batch)
-        logits_BLV = forward(model, params, inputs, positions=positions, segment_ids=segment_ids)
-        return cross_entropy_sums(logits_BLV, targets, loss_weights)
+    def loss_sums(params: Params, batch: Batch) -> tuple[LossSums, Float[Array, "B L V"]]:
+        b = jax.tree.map(jnp.asarray, batch)
+        logits_BLV, losses = forward_with_losses(
+            model,
+            params,
+            b.inputs,
+            positions=b.positions,
+            segment_ids=b.segment_ids,
+            prefix=b.prefix,
+            encoder_tokens=b.encoder_inputs,
+            encoder_positions=b.encoder_positions,
+            encoder_segment_ids=b.encoder_segment_ids,
+        )
+        sums = cross_entropy_sums(logits_BLV, b.targets, b.loss_weights)
+        auxiliary = sums.weight * sum(losses.values(), start=jnp.zeros(()))
+        return sums._replace(auxiliary=auxiliary), logits_BLV
 
     return loss_sums
 
@@ -62,8 +88,9 @@ def make_gradients(
     constrain = Constrain(mesh, config.mesh.rules)
 
     def summed_loss(params: Params, batch: Batch) -> tuple[jax.Array, LossSums]:
-        sums = loss_sums(params, batch)
-        return sums.cross_entropy + config.training.z_loss * sums.z_loss, sums
+        sums, _ = loss_sums(params, batch)
+        z_loss = config.training.z_loss * sums.z_loss
+        return sums.cross_entropy + z_loss + sums.auxiliary, sums
 
     gradient_of_sum = jax.grad(summed_loss, has_aux=True)
 
@@ -82,7 +109,10 @@ def make_gradients(
                 x_bML = jnp.reshape(x_BL, (rows, num_microbatches, *x_BL.shape[1:]))
                 return constrain(jnp.swapaxes(x_bML, 0, 1), None, "batch", "length")
 
-            zeros = (jax.tree.map(jnp.zeros_like, params), LossSums(*[jnp.zeros(())] * 3))
+            zeros = (
+                jax.tree.map(jnp.zeros_like, params),
+                LossSums.zeros(),
+            )
             (gradient, sums), _ = jax.lax.scan(add_microbatch, zeros, jax.tree.map(cut, batch))
         weight = jnp.maximum(sums.weight, 1.0)
         return jax.tree.map(lambda g: g / weight, gradient), sums
@@ -94,7 +124,7 @@ def make_train_step(config: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
     """The jitted train step (state, batch) -> (state, StepMetrics); the state is donated."""
     gradients = make_gradients(config, mesh)
     num_steps = config.training.num_steps
-    optimizer = make_optimizer(config.optimizer, num_steps)
+    optimizer = make_optimizer(config.optimizer, num_steps, rate_multipliers(config.model))
     schedule = make_schedule(config.optimizer.schedule, config.optimizer.learning_rate, num_steps)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
@@ -107,6 +137,7 @@ def make_train_step(config: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
         metrics = StepMetrics(
             loss=sums.cross_entropy / weight,
             z_loss=sums.z_loss / weight,
+            auxiliary_loss=sums.auxiliary / weight,
             grad_norm=optax.tree.norm(gradient),
             learning_rate=jnp.asarray(schedule(state.step), jnp.float32),
             trained_tokens=sums.weight,
@@ -123,9 +154,16 @@ def make_train_step(config: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
 
 
 def make_eval_step(config: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
-    """The jitted evaluation step (params, batch) -> LossSums."""
+    """The jitted evaluation step (params, batch) -> Scored, the same on every device."""
+    loss_sums = make_loss(config, mesh)
+
+    def score(params: Params, batch: Batch) -> Scored:
+        sums, logits_BLV = loss_sums(params, batch)
+        return Scored(sums, jnp.argmax(logits_BLV, axis=-1) == batch.targets)
+
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh).params)
     return jax.jit(
-        make_loss(config, mesh),
+        score,
         in_shardings=(shardings, batch_sharding(config, mesh)),
+        out_shardings=NamedSharding(mesh, PartitionSpec()),
     )
