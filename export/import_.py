@@ -4,13 +4,14 @@ Nothing in the folder is trusted: safetensors only, no code, strict names and sh
 where the folder is an export of ours.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from configs.errors import InputError
 from configs.model_config import ModelConfig
 from data.tokenizer import Tokenizer
-from export.convert import from_hf
+from export.convert import from_hf, table_name
 from export.families import family_of
 from export.manifest import MANIFEST, read_json, require_checksums
 from export.tensors import read_tensors
@@ -47,9 +48,10 @@ def import_folder(folder: str | Path) -> ImportedModel:
     if manifest is not None:
         require_checksums(folder, manifest)
     theirs = read_json(folder / "config.json")
-    family = family_of(theirs.get("model_type"))
+    family = family_of(theirs)
     config, seq_len = family.from_config(theirs)
-    params = from_hf(read_tensors(folder), config, family)
+    tensors = read_tensors(folder, partial(table_name, config=config, family=family))
+    params = from_hf(tensors, config, family)
     return ImportedModel(config, params, _tokenizer(folder, ours=manifest is not None), seq_len)
 
 

@@ -5,7 +5,7 @@ names, and an export keeps checksums beside (export/write.py).
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,25 +56,42 @@ def write_tensors(
         write_json(folder / INDEX, index)
 
 
-def read_tensors(folder: Path) -> dict[str, np.ndarray]:
+def read_tensors(
+    folder: Path, rename: Callable[[str], str | None] = lambda name: name
+) -> dict[str, np.ndarray]:
     """Every tensor of a folder as fp32, by name. bf16 and fp16 widen without rounding.
+
+    Args:
+      folder: where the files are.
+      rename: name in the file -> name in the result; None for a tensor that is not read.
 
     Raises:
       InputError: no safetensors (pickled weights are never read), a file the index names that is
         missing or outside the folder, an index that disagrees with the files, duplicate names, a
         damaged file, or another dtype.
     """
+    tensors: dict[str, np.ndarray] = {}
+    for name, tensor in _read_folder(folder, lambda name: rename(name) is not None).items():
+        renamed = rename(name)
+        assert renamed is not None
+        if renamed in tensors:
+            raise InputError(f"{folder}: got two tensors that are {renamed}, one of them {name}")
+        tensors[renamed] = tensor
+    return tensors
+
+
+def _read_folder(folder: Path, is_read: Callable[[str], bool]) -> dict[str, np.ndarray]:
     if not (folder / INDEX).is_file():
         if not (folder / SINGLE).is_file():
             found = sorted(p.name for p in folder.glob("*") if p.suffix in (".bin", ".pt", ".pth"))
             note = f" (pickled weights are not read: {', '.join(found)})" if found else ""
             raise InputError(f"{folder}: found no {SINGLE} or {INDEX}, expected one{note}")
-        return _read_file(folder / SINGLE)
+        return _read_file(folder / SINGLE, is_read)
     weight_map = _weight_map(folder / INDEX)
     tensors: dict[str, np.ndarray] = {}
     for file in sorted(set(weight_map.values())):
-        shard = _read_file(folder / file)
-        expected = {name for name, holder in weight_map.items() if holder == file}
+        shard = _read_file(folder / file, is_read)
+        expected = {n for n, holder in weight_map.items() if holder == file and is_read(n)}
         odd = sorted(expected ^ shard.keys())
         if odd:
             raise InputError(
@@ -103,14 +120,15 @@ def _weight_map(path: Path) -> dict[str, str]:
     return items
 
 
-def _read_file(path: Path) -> dict[str, np.ndarray]:
+def _read_file(path: Path, is_read: Callable[[str], bool]) -> dict[str, np.ndarray]:
     import ml_dtypes  # noqa: F401  registers bfloat16 with NumPy, which the reader looks up
     from safetensors import SafetensorError, safe_open
 
     try:
         _require_unique_names(path)
         with safe_open(path, framework="np") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = [name for name in file.keys() if is_read(name)]  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, ValueError, OSError, TypeError, KeyError) as error:
         raise InputError(f"{path}: got a damaged file ({error}), expected safetensors") from error
     for name, tensor in tensors.items():

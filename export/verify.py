@@ -1,12 +1,16 @@
 """Does an exported folder hold this model? Always answered from the files on disk.
 
 Every tensor is read back, mapped to our layout and compared bit for bit; tokenizer.json is read
-back and compared on lines of text; logits and greedy continuations are compared with
+back and compared on lines of text; outputs and greedy continuations are compared with
 `transformers` where it is installed, else with our own forward pass on the tensors read back.
+
+Outputs are logits, of an encoder at every place of padded rows; activations of a model without a
+head. An encoder-decoder continues from its first token alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,8 +18,10 @@ import numpy as np
 
 from configs.errors import InputError
 from configs.model_config import ModelConfig
-from export.convert import flatten, from_hf
+from export.convert import first_layers, flatten, from_hf, table_name
+from export.express import require_same_meaning
 from export.families import family_of
+from export.families.family import Family
 from export.manifest import read_json
 from export.reference import (
     GREEDY_TOKENS,
@@ -23,16 +29,24 @@ from export.reference import (
     ApplyFn,
     LoadError,
     Outputs,
+    Rows,
     load_with_transformers,
     our_outputs,
     torch_outputs,
 )
 from export.tensors import read_tensors
-from export.tokenizer import TOKENIZER_FILE
+from export.tokenizer import TOKENIZER_FILE, Template
 
 # fp32 sums in another order differ by a few 1e-6 at logits of order 10; a wrong layout, base or
 # epsilon shows as 1e-2 and more.
 LOGIT_TOLERANCE = 1e-4
+
+# How an export's tokenizer frames a text: as our rows frame a document.
+TEMPLATES: dict[str, Template] = {
+    "decoder_only": "bos",
+    "encoder_only": "bos_eos",
+    "encoder_decoder": "eos",
+}
 
 # Text that breaks tokenizers: runs of blanks, specials and bytes spelled out, every UTF-8 length,
 # combining marks, control characters.
@@ -62,6 +76,8 @@ class EncodesText(Protocol):
 
     @property
     def bos_id(self) -> int: ...
+    @property
+    def eos_id(self) -> int: ...
     def encode(self, text: str, /) -> Sequence[int]: ...
     def decode(self, ids: Sequence[int], /) -> str: ...
 
@@ -78,9 +94,9 @@ class VerificationReport:
       reference: "transformers 5.23.0, torch 2.13.0" or "reload from disk".
       num_tensors: tensors of the folder, all equal bit for bit.
       num_lines: lines whose ids and decoded text are equal.
-      max_abs_logit_difference: over all logits compared, in fp32.
+      max_abs_logit_difference: over all outputs compared, in fp32.
       greedy_tokens: greedy tokens equal in every row, up to 32; fewer only where two tokens tie
-        within the tolerance.
+        within the tolerance; 0 of a model that writes none.
     """
 
     reference: str
@@ -113,25 +129,30 @@ def verify_export(
     """
     lines = (*PROBES, *lines)
     try:
-        reloaded, num_tensors = _reload(folder, config)
+        family, reloaded, num_tensors = _reload(folder, config)
     except InputError as error:
         raise VerificationError(f"{folder}: {error}") from error
-    _compare_params(params, reloaded)
+    _compare_params(params, reloaded, first_layers(config, family))
     _compare_file_tokenizer(folder / TOKENIZER_FILE, tokenizer, lines)
-    rows_BL = _rows(tokenizer, lines, config.vocab_size)
-    ours = our_outputs(apply_fn, params, rows_BL)
+    rows = probe_rows(tokenizer, lines, config)
+    ours = our_outputs(apply_fn, params, rows)
+
+    def reaches_no_output(name: str) -> bool:
+        return table_name(name, config, family) is None
+
     try:
-        loaded = load_with_transformers(folder)
+        loaded = load_with_transformers(folder, config, reaches_no_output)
     except LoadError as error:
         raise VerificationError(f"{folder}: {error}") from error
     if loaded is None:
         reference = "reload from disk"
-        theirs = our_outputs(apply_fn, reloaded, rows_BL)
+        theirs = our_outputs(apply_fn, reloaded, rows)
     else:
         reference, torch_model, auto_tokenizer = loaded
-        _compare_auto_tokenizer(auto_tokenizer, tokenizer, lines)
-        theirs = torch_outputs(torch_model, rows_BL)
-    difference = float(np.max(np.abs(ours.logits_BLV - theirs.logits_BLV)))
+        _compare_auto_tokenizer(auto_tokenizer, tokenizer, lines, TEMPLATES[config.architecture])
+        theirs = torch_outputs(torch_model, rows)
+    differences_BLV = np.abs(ours.logits_BLV - theirs.logits_BLV)
+    difference = float(np.max(differences_BLV[rows.mask_BL]))
     if not difference <= LOGIT_TOLERANCE:  # also true of NaN
         raise VerificationError(
             f"logits: got a difference of {difference:.3g} from {reference}, "
@@ -172,33 +193,29 @@ def compare_greedy(ours: Outputs, theirs: Outputs, reference: str) -> int:
     return fewest
 
 
-def _reload(folder: Path, config: ModelConfig) -> tuple[dict[str, Any], int]:
-    """(parameters on disk in our layout, number of tensors). Raises InputError."""
+def _reload(folder: Path, config: ModelConfig) -> tuple[Family, dict[str, Any], int]:
+    """(family, parameters on disk in our layout, number of tensors). Raises InputError."""
     theirs = read_json(folder / "config.json")
-    family = family_of(theirs.get("model_type"))
-    read_config, _ = family.from_config(theirs)
+    family = family_of(theirs)
     # How to compute is not in their config: only what the model is can be compared.
-    read_config = replace(
-        read_config,
-        attention=replace(read_config.attention, causal_blocks=config.attention.causal_blocks),
-        compute_dtype=config.compute_dtype,
-        scan_layers=config.scan_layers,
-        remat=config.remat,
-    )
-    if read_config != config:
-        raise InputError(f"config.json: got {read_config}, expected {config}")
-    tensors = read_tensors(folder)
-    return from_hf(tensors, config, family), len(tensors)
+    read_config, _ = family.from_config(theirs)
+    require_same_meaning(config, read_config, "the model's (config.json)")
+    tensors = read_tensors(folder, partial(table_name, config=config, family=family))
+    return family, from_hf(tensors, config, family), len(tensors)
 
 
-def _compare_params(params: Mapping[str, Any], reloaded: Mapping[str, Any]) -> None:
+def _compare_params(
+    params: Mapping[str, Any], reloaded: Mapping[str, Any], first_layers: Mapping[str, int]
+) -> None:
     ours, theirs = flatten(params), flatten(reloaded)
     if ours.keys() != theirs.keys():
         odd = ", ".join(sorted(ours.keys() ^ theirs.keys()))
         raise VerificationError(f"parameters: got a difference in names: {odd}")
     for path, array in ours.items():
+        stored = slice(first_layers.get(path, 0), None) if array.ndim else ...
+        mine, read = np.ascontiguousarray(array[stored]), theirs[path][stored]
         # As integers: NaN equals itself and -0.0 differs from 0.0.
-        equal = np.ascontiguousarray(array).view(np.uint32) == theirs[path].view(np.uint32)
+        equal = mine.view(np.uint32) == read.view(np.uint32)
         if not equal.all():
             raise VerificationError(
                 f"{path}: got {np.size(equal) - np.count_nonzero(equal)} of {np.size(equal)} "
@@ -218,7 +235,9 @@ def _compare_file_tokenizer(path: Path, tokenizer: EncodesText, lines: Sequence[
     _compare_lines(path.name, encode, theirs.decode, tokenizer, lines)
 
 
-def _compare_auto_tokenizer(theirs: Any, tokenizer: EncodesText, lines: Sequence[str]) -> None:
+def _compare_auto_tokenizer(
+    theirs: Any, tokenizer: EncodesText, lines: Sequence[str], template: Template
+) -> None:
     def encode(text: str) -> list[int]:
         return theirs.encode(text, add_special_tokens=False, verbose=False)
 
@@ -227,7 +246,9 @@ def _compare_auto_tokenizer(theirs: Any, tokenizer: EncodesText, lines: Sequence
 
     _compare_lines("AutoTokenizer", encode, decode, tokenizer, lines)
     with_specials = theirs("x")["input_ids"]
-    expected = [tokenizer.bos_id, *tokenizer.encode("x")]
+    begin = () if template == "eos" else (tokenizer.bos_id,)
+    end = () if template == "bos" else (tokenizer.eos_id,)
+    expected = [*begin, *tokenizer.encode("x"), *end]
     if with_specials != expected:
         raise VerificationError(f"AutoTokenizer: got {with_specials} for 'x', expected {expected}")
 
@@ -250,8 +271,12 @@ def _compare_lines(
             raise VerificationError(f"{name}: decode(encode(text)): got {text!r} for {line!r}")
 
 
-def _rows(tokenizer: EncodesText, lines: Sequence[str], vocab_size: int) -> np.ndarray:
-    """tokens_BL: the given lines, the lines from the end, and random ids; each after <s>."""
+def probe_rows(tokenizer: EncodesText, lines: Sequence[str], config: ModelConfig) -> Rows:
+    """The given lines, the lines from the end, and random ids; each after <s>.
+
+    An encoder's rows end at different lengths. The random ids are ordinary tokens: what some of
+    their encoders read as padding must not stand in a text.
+    """
     length = PROMPT_TOKENS + GREEDY_TOKENS
     rows = []
     for chosen in (lines[len(PROBES) :] or lines, lines[::-1]):
@@ -261,6 +286,18 @@ def _rows(tokenizer: EncodesText, lines: Sequence[str], vocab_size: int) -> np.n
             if len(ids) >= length:
                 break
         rows.append(np.resize(np.asarray(ids, np.int32), length))
-    noise = np.random.default_rng(0).integers(0, vocab_size, length, dtype=np.int32)
+    first_ordinary = 1 + max(tokenizer.bos_id, tokenizer.eos_id)
+    noise = np.random.default_rng(0).integers(
+        first_ordinary, config.vocab_size, length, dtype=np.int32
+    )
     noise[0] = tokenizer.bos_id
-    return np.stack([*rows, noise])
+    tokens_BL = np.stack([*rows, noise])
+    whole_BL = np.ones(tokens_BL.shape, bool)
+    lengths_B1 = np.asarray([[length], [length - 5], [length // 2]])
+    padded_BL = np.arange(length) < lengths_B1
+    padded_tokens_BL = np.where(padded_BL, tokens_BL, 0)
+    if config.architecture == "decoder_only":
+        return Rows(tokens_BL, whole_BL, PROMPT_TOKENS)
+    if config.architecture == "encoder_only":
+        return Rows(padded_tokens_BL, padded_BL, 0)
+    return Rows(tokens_BL, whole_BL, 1, padded_tokens_BL, padded_BL)

@@ -12,13 +12,14 @@ from configs.errors import InputError
 from configs.model_config import ModelConfig
 from data.tokenizer import Tokenizer
 from export.convert import to_hf
+from export.express import express
 from export.families import get_family
 from export.families.family import SpecialIds
 from export.manifest import MANIFEST, checksums, write_json
 from export.reference import ApplyFn, model_apply
 from export.tensors import MAX_SHARD_BYTES, write_tensors
 from export.tokenizer import special_ids, write_tokenizer
-from export.verify import VerificationReport, verify_export
+from export.verify import TEMPLATES, VerificationReport, verify_export
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ def export_run(
     apply_fn: ApplyFn | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> ExportResult:
-    """Writes a folder `AutoModelForCausalLM` and `AutoTokenizer` load, and verifies it from disk.
+    """Writes a folder that `transformers` loads with its tokenizer, and verifies it from disk.
 
     Everything happens in a temporary folder beside `out_dir`, which takes the name only once
     verified: a failure leaves an earlier export as it was.
@@ -83,8 +84,8 @@ def export_run(
     _require_replaceable(out_dir)
     ids = special_ids(tokenizer.model_bytes)
     configs = {
-        "config.json": table.to_config(config, seq_len, ids),
-        "generation_config.json": _generation_config(ids),
+        "config.json": express(config, table, seq_len, ids),
+        "generation_config.json": _generation_config(config, ids),
     }
     tensors = to_hf(params, config, table)
     out_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +96,8 @@ def export_run(
         for name, content in configs.items():
             write_json(temporary / name, content)
         write_tensors(tensors, temporary, max_shard_bytes)
-        write_tokenizer(tokenizer.model_bytes, temporary, seq_len)
+        template = TEMPLATES[config.architecture]
+        write_tokenizer(tokenizer.model_bytes, temporary, seq_len, template=template)
         report = verify_export(
             temporary, params, config, tokenizer, apply_fn or model_apply(config), lines
         )
@@ -113,8 +115,10 @@ def export_run(
     )
 
 
-def _generation_config(ids: SpecialIds) -> dict[str, Any]:
+def _generation_config(config: ModelConfig, ids: SpecialIds) -> dict[str, Any]:
+    has_both = config.architecture == "encoder_decoder"
     return {
+        **({"decoder_start_token_id": ids.bos} if has_both else {}),
         "bos_token_id": ids.bos,
         "eos_token_id": ids.eos,
         "pad_token_id": ids.pad,

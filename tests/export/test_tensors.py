@@ -122,3 +122,19 @@ def test_other_dtypes_are_refused_by_name(tmp_path):
     save_file({"a": np.zeros(3, np.int32)}, tmp_path / SINGLE)
     with pytest.raises(InputError, match="a: got dtype int32"):
         read_tensors(tmp_path)
+
+
+def test_tensors_are_renamed_and_those_left_out_are_not_read(tmp_path):
+    from safetensors.numpy import save_file
+
+    number = np.ones(2, np.float32)
+    save_file({"a.gamma": number, "ids": np.arange(3)}, tmp_path / SINGLE)  # int64 is refused
+    tensors = read_tensors(tmp_path, {"a.gamma": "a.weight"}.get)
+    assert list(tensors) == ["a.weight"]
+    np.testing.assert_array_equal(tensors["a.weight"], number)
+
+
+def test_two_names_of_one_tensor_are_refused(tmp_path):
+    write_tensors(some_tensors(), tmp_path)
+    with pytest.raises(InputError, match="got two tensors that are x"):
+        read_tensors(tmp_path, lambda name: "x")
