@@ -17,9 +17,10 @@ COMMANDS = {
     "train": "train a preset, a config file or a run directory (which resumes)",
     "sweep": "train a grid of budgets and sizes, one row of runs.csv each",
     "fit": "the losses of a sweep to a scaling law of your own, with pictures",
-    "generate": "continue a prompt with a trained model",
+    "generate": "continue or answer a prompt, or fill in what it masks, with a trained model",
     "score": "log-likelihood, perplexity and bits per byte of text",
     "export": "write a Hugging Face folder and verify it",
+    "import": "a Hugging Face folder to a run that trains on",
     "report": "a run directory to one HTML page",
     "doctor": "what this machine offers and whether the installation works",
 }
@@ -47,7 +48,8 @@ def run(args: Sequence[str]) -> int:
             near = did_you_mean(command, COMMANDS)
             names = ", ".join(COMMANDS)
             raise InputError(f"command: got {command!r}, expected one of {names}{near}")
-        return importlib.import_module(f"workflows.{command}").main(rest)
+        module = "import_" if command == "import" else command  # a word Python keeps for itself
+        return importlib.import_module(f"workflows.{module}").main(rest)
     except InputError as error:
         print(f"isoflop: error: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_BAD_INPUT

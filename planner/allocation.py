@@ -66,7 +66,7 @@ def allocate(budget: Budget, flops: float, law: Law | None, constraints: Constra
         if isinstance(chosen, MuennighoffLaw):
             chosen = replace(chosen, unique_tokens=unique)
             optimum = chosen.frontier(flops)
-    return Allocation(law=chosen, optimum=optimum, rule=_rule(rule, optimum))
+    return Allocation(law=chosen, optimum=optimum, rule=optimum_rule_for(rule, optimum))
 
 
 def require_enough_tokens(tokens: float, constraints: Constraints) -> None:
@@ -94,7 +94,7 @@ def _one_given(budget: Budget, flops: float, law: Law, constraints: Constraints)
     else:
         optimum = Optimum(params=budget.value / ratio, tokens=budget.value)
     rule = f"{budget.kind} as given, the other by {law.name}: {ratio:.1f} tokens a parameter"
-    return Allocation(law=law, optimum=optimum, rule=_rule(rule, optimum))
+    return Allocation(law=law, optimum=optimum, rule=optimum_rule_for(rule, optimum))
 
 
 def _with_inference(flops: float, law: Law, inference_tokens: float) -> Allocation:
@@ -112,9 +112,10 @@ def _with_inference(flops: float, law: Law, inference_tokens: float) -> Allocati
         f"Sardana et al. 2023 (arXiv 2401.00448) over {law.name}: {saved:.0%} fewer parameters "
         f"than compute-optimal at the same loss, for {inference_tokens:.3g} tokens of inference"
     )
-    return Allocation(law=law, optimum=optimum, rule=_rule(rule, optimum))
+    return Allocation(law=law, optimum=optimum, rule=optimum_rule_for(rule, optimum))
 
 
-def _rule(text: str, optimum: Optimum) -> Rule:
+def optimum_rule_for(text: str, optimum: Optimum) -> Rule:
+    """The entry of the plan's rules that says where N and D are from."""
     value = f"N {optimum.params:.4g}, D {optimum.tokens:.4g}"
     return Rule(field="optimum", value=value, rule=text)

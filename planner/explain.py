@@ -2,11 +2,17 @@
 
 from dataclasses import asdict
 
-from planner.accounting import total_params, training_bytes, training_flops_per_token
+from configs.model_config import MoEConfig
+from planner.accounting import (
+    active_params,
+    total_params,
+    training_bytes,
+    training_flops_per_token,
+)
 from planner.allocation import COMPUTE_BUDGETS
 from planner.laws import ParametricLaw
-from planner.outlook import COUNT
-from planner.plan import Plan
+from planner.parameters import GATED
+from planner.promise import Plan
 
 _MEMORY_PARTS = {
     "params": "parameters",
@@ -80,43 +86,75 @@ def _law(plan: Plan) -> str:
 
 def _shape(plan: Plan) -> str:
     m = plan.config.model
-    a = m.attention
-    per_layer = (
-        f"{m.emb_dim}·{a.head_dim}·(2·{a.num_heads} + 2·{a.num_kv_heads}) for attention and "
-        f"3·{m.emb_dim}·{m.mlp.mlp_dim} for the MLP"
-    )
+    a, D = m.attention, m.emb_dim
+    attention = f"{D}·{a.head_dim}·(2·{a.num_heads} + 2·{a.num_kv_heads}) for attention"
+    if m.num_encoder_layers:
+        attention += " (twice in the decoder, which also attends to the encoder)"
+    is_mixture = isinstance(m.mlp, MoEConfig)
+    matrices = 3 if is_mixture or isinstance(m.mlp, GATED) else 2
+    mlp = f"{matrices}·{D}·{m.mlp.mlp_dim} for the MLP"
+    if isinstance(m.mlp, MoEConfig):
+        mlp = f"{m.mlp.num_experts} experts of {matrices}·{D}·{m.mlp.mlp_dim}"
     tables = "one table, which is the head too" if m.tie_embeddings else "a table and a head"
+    depth = f"{m.num_layers} layers"
+    if m.num_encoder_layers:
+        depth = f"{m.num_encoder_layers} encoder and {m.num_layers} decoder layers"
+    active = f", {active_params(m):,} of them for any one token" if is_mixture else ""
     return (
-        f"3. Shape. {m.num_layers} layers of width {m.emb_dim}: {per_layer} each, and {tables}, of "
-        f"{m.vocab_size:,}·{m.emb_dim}. Together {total_params(m):,} parameters; counted as "
-        f"{plan.law.name} counts them, {COUNT[plan.law.params_kind](m):,} where it asked for "
+        f"3. Shape. {depth} of width {D}: {attention} and {mlp} each, and {tables}, of "
+        f"{m.vocab_size:,}·{D}. Together {total_params(m):,} parameters{active}; counted as "
+        f"{plan.law.name} counts them, {plan.params_by_law:,} where it asked for "
         f"{plan.optimum.params:,.0f}."
     )
 
 
 def _flops(plan: Plan) -> str:
-    seq_len = plan.config.data.seq_len
-    flops = training_flops_per_token(plan.config.model, seq_len)
+    m, lengths = plan.config.model, plan.config.lengths
+    flops = training_flops_per_token(m, lengths)
+    pairs = {
+        "decoder_only": "half of the square, causal",
+        "encoder_only": "the whole square",
+        "encoder_decoder": "half of the square in the decoder, all pairs elsewhere",
+    }
     parts = [
         ("attention's projections", flops.attention_projections),
-        ("attention's scores (half of the square, causal)", flops.attention_scores),
+        (f"attention's scores ({pairs[m.architecture]})", flops.attention_scores),
         ("the MLPs", flops.mlp),
         ("the head", flops.head),
     ]
     shares = ", ".join(f"{name} {part / flops.total:.0%}" for name, part in parts)
+    if m.architecture == "decoder_only" and not m.attention.window:
+        scores = f"6·L·H·C·T for the scores over rows of {lengths.length}"
+    elif lengths.encoder_length:
+        scores = (
+            f"12·H·C for each pair of a query and a key over rows of {lengths.encoder_length} in "
+            f"the encoder and {lengths.length} in the decoder"
+        )
+    else:
+        scores = f"12·H·C for each pair of a query and a key over rows of {lengths.length}"
+    met = "parameter in a matrix product"
+    if lengths.encoder_length:
+        met += " that a place meets, on average over both sides"
     return (
-        f"4. FLOPs a token. 6 for each parameter in a matrix product (2 forward, 4 backward) and "
-        f"6·L·H·C·T for the scores over rows of {seq_len}: {flops.total:,.0f}. Of it: {shares}."
+        f"4. FLOPs a token. 6 for each {met} (2 forward, 4 backward) and {scores}: "
+        f"{flops.total:,.0f}. Of it: {shares}."
     )
 
 
 def _steps(plan: Plan) -> str:
     t, c = plan.config.training, plan.config
-    return (
-        f"5. Steps. {t.batch_size} rows of {c.data.seq_len} are {c.batch_tokens:,} tokens a step; "
+    lengths = c.lengths
+    row = f"{lengths.length}"
+    if lengths.encoder_length:
+        row = f"{lengths.encoder_length} + {lengths.length}"
+    text = (
+        f"5. Steps. {t.batch_size} rows of {row} are {c.batch_tokens:,} tokens a step; "
         f"{t.num_steps:,} steps read {plan.tokens:,} tokens, "
-        f"{plan.tokens / COUNT[plan.law.params_kind](c.model):.1f} for each parameter of the shape."
+        f"{plan.tokens / plan.params_by_law:.1f} for each parameter of the shape."
     )
+    if plan.tokens_read == plan.tokens:
+        return text
+    return f"{text} They are made of {plan.tokens_read:,} tokens of the corpus."
 
 
 def _rules(plan: Plan) -> str:

@@ -20,6 +20,8 @@ _DEEPSEEK = "DeepSeek LLM 2024, arXiv 2401.02954"
 _DEEPSEEK_RANGE = (1e17, 2e19)
 _LARGEST_BATCH_TOKENS = 4608.0 * 4096  # DeepSeek 67B, table 2
 _MAX_LEARNING_RATE = 1e-2
+_POST_NORM = "Liu et al. 2019, arXiv 1907.11692, table 9 (base), or the preset's own"
+_POST_NORM_LEARNING_RATE = 6e-4
 _WARMUP_FRACTION = 0.02
 _MAX_WARMUP_STEPS = 2000
 # Measured on the embedded corpus (benchmarks/RESULTS.md): 2,048 tokens beat 4,096 and 1,024 here.
@@ -73,7 +75,7 @@ def learning_rate_for(flops: float) -> tuple[float, str]:
 
 
 def optimizer_for(
-    template: OptimizerConfig, flops: float, num_steps: int
+    template: OptimizerConfig, flops: float, num_steps: int, *, norm_placement: str = "pre"
 ) -> tuple[OptimizerConfig, list[Rule]]:
     """The template's optimizer with rates and warm-up for this run, and where they came from.
 
@@ -82,8 +84,14 @@ def optimizer_for(
         way to AdamW where nobody measured its rates.
       flops: C of the run.
       num_steps: the schedule ends with exactly this step.
+      norm_placement: models that norm after the sum do not bear the rule's rates; theirs are at
+        most the highest of RoBERTa's and the template's own.
     """
     rate, rate_rule = learning_rate_for(flops)
+    own_rate = template.learning_rate if isinstance(template, AdamWConfig) else 0.0
+    ceiling = max(_POST_NORM_LEARNING_RATE, own_rate)
+    if norm_placement == "post" and rate > ceiling:
+        rate, rate_rule = ceiling, f"ceiling of {ceiling:g} for post-norm models: {_POST_NORM}"
     rate = float(f"{rate:.3g}")
     warmup_steps = min(_MAX_WARMUP_STEPS, round(_WARMUP_FRACTION * num_steps), num_steps - 1)
     schedule = replace(template.schedule, warmup_steps=warmup_steps)

@@ -1,18 +1,19 @@
 """What laws say about a plan: its loss, other sizes, other laws, and where they are stretched."""
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from configs.model_config import ModelConfig
-from planner.accounting import matmul_params, non_embedding_params, total_params
+from configs.model_config import ModelConfig, MoEConfig
+from configs.objective_config import ExampleLengths
+from planner.accounting import (
+    active_params,
+    matmul_params,
+    matmul_params_per_place,
+    non_embedding_params,
+    total_params,
+)
 from planner.laws import BESIROGLU, LAWS, TWENTY_TO_ONE, FittedLaw, Law, Optimum, ParamsKind
 
-COUNT: Mapping[ParamsKind, Callable[[ModelConfig], int]] = {
-    "total": total_params,
-    "non-embedding": non_embedding_params,
-    "matmul": matmul_params,
-}
 LAWFUL_OBJECTIVES = ("causal_lm",)  # what the published laws were fitted on
 
 
@@ -59,6 +60,29 @@ class OtherSize:
     change: float
 
 
+def params_by_law(kind: ParamsKind, model: ModelConfig, lengths: ExampleLengths) -> int:
+    """N of a model as a law counts it.
+
+    Of a mixture's experts those count that a token is sent to, whatever the kind. matmul: what a
+    place meets, so that 6·N·D are the FLOPs without scores; in an encoder-decoder, where a place
+    meets the weights of one side, the mean over the places of both.
+    """
+    match kind:
+        case "total":
+            return active_params(model)
+        case "non-embedding":
+            return active_params(model) - (total_params(model) - non_embedding_params(model))
+        case "matmul" if model.architecture == "encoder_decoder":
+            return round(matmul_params_per_place(model, lengths))
+        case "matmul":
+            return matmul_params(model)
+
+
+def is_borrowed(model: ModelConfig, objective: str) -> bool:
+    """Whether published laws, all of dense causal language models, say nothing about a model."""
+    return objective not in LAWFUL_OBJECTIVES or isinstance(model.mlp, MoEConfig)
+
+
 def loss_law(law: Law, flops: float) -> Law | None:
     """The law whose loss is shown: the plan's own, else besiroglu where some law applies at all."""
     optimum = law.frontier(flops)
@@ -68,7 +92,12 @@ def loss_law(law: Law, flops: float) -> Law | None:
 
 
 def predict_loss(
-    law: Law, flops: float, model: ModelConfig, tokens: float, objective: str
+    law: Law,
+    flops: float,
+    model: ModelConfig,
+    lengths: ExampleLengths,
+    tokens: float,
+    objective: str,
 ) -> LossPrediction:
     """The loss of a shape after so many tokens, with an interval and what to think of it.
 
@@ -76,7 +105,7 @@ def predict_loss(
     tokenizer: their interval is the spread between the laws that predict one.
     """
     if isinstance(law, FittedLaw):
-        params = COUNT[law.params_kind](model)
+        params = params_by_law(law.params_kind, model, lengths)
         low, high = law.loss_interval(params, tokens) or (None, None)
         if law.reasons:
             note = f"interval only, the fit does not identify the law: {law.reasons[0]}"
@@ -87,11 +116,13 @@ def predict_loss(
         )
     if objective not in LAWFUL_OBJECTIVES:
         return LossPrediction(note=f"unfitted: no law is published for {objective}")
+    if is_borrowed(model, objective):
+        return LossPrediction(note="unfitted: the laws here are of dense models, this is a mixture")
     used = loss_law(law, flops)
     if used is None:
         return LossPrediction(note="unfitted: no law was fitted on this data at this size")
     losses = {
-        one.name: one.loss(COUNT[one.params_kind](model), tokens)
+        one.name: one.loss(params_by_law(one.params_kind, model, lengths), tokens)
         for one in {used.name: used, **LAWS}.values()
     }
     known = [loss for loss in losses.values() if loss is not None]
@@ -101,9 +132,9 @@ def predict_loss(
     )
 
 
-def side_by_side(law: Law, flops: float) -> list[LawAnswer]:
-    """Every law's answer for C, the plan's own first."""
-    answers = []
+def side_by_side(law: Law, flops: float, *, model: ModelConfig, objective: str) -> list[LawAnswer]:
+    """Every law's answer for C, the plan's own first; published losses only where they apply."""
+    answers, is_foreign = [], is_borrowed(model, objective)
     for one in {law.name: law, **LAWS, law.name: law}.values():
         optimum = one.frontier(flops)
         answers.append(
@@ -113,7 +144,9 @@ def side_by_side(law: Law, flops: float) -> list[LawAnswer]:
                 params_kind=one.params_kind,
                 tokens=optimum.tokens,
                 tokens_per_param=optimum.ratio,
-                loss=one.loss(optimum.params, optimum.tokens),
+                loss=None
+                if is_foreign and not isinstance(one, FittedLaw)
+                else one.loss(optimum.params, optimum.tokens),
                 in_range=one.covers(flops),
                 stretch=one.stretch(flops),
                 note=one.range_note(flops),
@@ -122,10 +155,12 @@ def side_by_side(law: Law, flops: float) -> list[LawAnswer]:
     return answers
 
 
-def other_sizes(law: Law, flops: float, optimum: Optimum) -> list[OtherSize]:
+def other_sizes(
+    law: Law, flops: float, optimum: Optimum, *, model: ModelConfig, objective: str
+) -> list[OtherSize]:
     """Half and double the size at the compute of `optimum`; empty where no law predicts a loss."""
     used = loss_law(law, flops)
-    if used is None:
+    if used is None or (is_borrowed(model, objective) and not isinstance(used, FittedLaw)):
         return []
     base = used.loss(optimum.params, optimum.tokens)
     assert base is not None
@@ -151,12 +186,19 @@ def warnings_about(
     flops: float,
     optimum: Optimum,
     model: ModelConfig,
-    tokens: float,
-    unique_tokens: float | None,
+    lengths: ExampleLengths,
+    objective: str,
+    epochs: float | None,
 ) -> list[str]:
     """What a reader of the plan should not overlook, each with its numbers."""
     warnings = []
-    if law is TWENTY_TO_ONE:
+    if is_borrowed(model, objective) and not isinstance(law, FittedLaw):
+        trained = objective if objective not in LAWFUL_OBJECTIVES else "a mixture of experts"
+        warnings.append(
+            f"{law.name}'s {optimum.ratio:.1f} tokens a parameter are borrowed from dense causal "
+            f"language models: no law is published for {trained}, sweep and fit to know"
+        )
+    elif law is TWENTY_TO_ONE:
         smallest = min(one.min_flops for one in LAWS.values() if one.min_flops > 1e15)
         if flops < smallest:
             warnings.append(
@@ -168,7 +210,7 @@ def warnings_about(
         warnings.append(f"{law.name} {law.range_note(flops)}")
     if isinstance(law, FittedLaw):
         warnings += [f"{law.name}: {reason}" for reason in law.reasons]
-    shape = COUNT[law.params_kind](model)
+    shape = params_by_law(law.params_kind, model, lengths)
     if abs(math.log(shape / optimum.params)) > math.log(1.1):
         warnings.append(
             f"the shape has {shape / optimum.params:.2f} times the parameters the law asks for "
@@ -180,9 +222,9 @@ def warnings_about(
             f"token table and head are {embedding:.0%} of the parameters: laws that count them and "
             "laws that do not disagree here"
         )
-    if unique_tokens is not None and tokens / unique_tokens > 4:
+    if epochs is not None and epochs > 4:
         warnings.append(
-            f"{tokens / unique_tokens:.1f} epochs: beyond 4 repeated tokens are worth clearly less "
+            f"{epochs:.1f} epochs: beyond 4 repeated tokens are worth clearly less "
             "than new ones, beyond 16 next to nothing (Muennighoff et al. 2023)"
         )
     return warnings

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from configs.errors import InputError
-from configs.model_config import ModelConfig, SwiGLUConfig
-from planner.accounting import matmul_params, total_params
+from configs.model_config import AttentionConfig, MLPConfig, ModelConfig, MoEConfig
+from configs.position_config import RopeConfig
+from planner.parameters import GATED, matmul_params, total_params
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +34,21 @@ _STRAY = 1.6  # how far a shape may be off the published width per layer
 # what keeps the head from eating the model.
 _VOCABULARIES = ((2e5, 1024), (1e7, 2048), (3e7, 4096), (1e8, 8192), (3e9, 32_768))
 _LARGEST_VOCABULARY = 131_072
+# Pieces that every tokenizer has: padding, unknown, both ends of a document, and 256 bytes.
+_FIXED_PIECES = 4 + 256
+_MIN_LEARNED_PIECES = 512  # fewer would leave hardly a word whole
 
 
-def vocabulary_for(params: float) -> int:
-    """Number of tokenizer pieces for a model of about `params` matmul parameters."""
+def vocabulary_for(params: float, num_symbols: int = 0) -> int:
+    """Number of tokenizer pieces for a model of about `params` matmul parameters.
+
+    Args:
+      num_symbols: control symbols that the objective adds to the tokenizer; they count as pieces,
+        and where they would leave too few for the text the next larger vocabulary is taken.
+    """
+    needed = _FIXED_PIECES + num_symbols + _MIN_LEARNED_PIECES
     for below, vocab_size in _VOCABULARIES:
-        if params < below:
+        if params < below and needed <= vocab_size:
             return vocab_size
     return _LARGEST_VOCABULARY
 
@@ -49,18 +59,21 @@ def shape_for(
     template: ModelConfig,
     vocab_size: int,
     tile: Tile,
-    count: Callable[[ModelConfig], int] = matmul_params,
+    count: Callable[[ModelConfig], float] = matmul_params,
     at_most: float | None = None,
 ) -> ModelConfig:
     """The shape whose count comes closest to `params` among well-proportioned ones.
 
     Widths are multiples of the tile; depth follows for each width; a shape whose width per layer
     strays from published ratios (about 64 at 100M to 100 at 70B, lower below) by more than a
-    factor of 1.6 is left out unless all do. MLP width is 8/3 of the model width (Shazeer 2020).
+    factor of 1.6 is left out unless all do. MLP width is 8/3 of the model width where it is gated
+    (Shazeer 2020), each expert's too, else 4 times. Both sides of an encoder-decoder are equally
+    deep.
 
     Args:
       params: target, in the definition that `count` uses.
-      template: everything that is no size (norms, ties, dtypes) is taken from it.
+      template: everything that is no size (architecture, norms, positions, experts, ties, dtypes)
+        is taken from it.
       at_most: total parameters the shape may have; None for no limit.
 
     Raises:
@@ -76,7 +89,7 @@ def shape_for(
         field = "budget" if at_most is None or at_most > params else "max_params"
         raise InputError(
             f"{field}: got a model of {params:,.0f} parameters, expected at least "
-            f"{smallest:,} (one layer of width {tile.width} with {vocab_size} pieces)"
+            f"{smallest:,.0f} (one layer of width {tile.width} with {vocab_size} pieces)"
         )
     return best
 
@@ -86,7 +99,7 @@ def _closest(
     template: ModelConfig,
     vocab_size: int,
     tile: Tile,
-    count: Callable[[ModelConfig], int],
+    count: Callable[[ModelConfig], float],
     at_most: float | None,
     *,
     stray: float,
@@ -140,19 +153,34 @@ def _shape(
     while width % (2 * num_heads):
         num_heads -= 1
     head_dim = width // num_heads
-    grouped = width >= _WIDE_HEAD_FROM and num_heads % 8 == 0
+    # Grouped queries came with rotary decoders: formats of other families cannot express them.
+    groups = template.architecture == "decoder_only" and isinstance(template.position, RopeConfig)
+    grouped = groups and width >= _WIDE_HEAD_FROM and num_heads % 8 == 0
     mlp_tile = 1024 if width >= _COARSE_FROM else tile.mlp
-    mlp_dim = max(mlp_tile, round(8 * width / 3 / mlp_tile) * mlp_tile)
+    mlp_dim = max(mlp_tile, round(mlp_ratio(template.mlp) * width / mlp_tile) * mlp_tile)
     return replace(
         template,
         vocab_size=vocab_size,
         emb_dim=width,
         num_layers=num_layers,
+        num_encoder_layers=num_layers if template.architecture == "encoder_decoder" else 0,
         attention=replace(
             template.attention,
             num_heads=num_heads,
             num_kv_heads=8 if grouped else num_heads,
             head_dim=head_dim,
+            query_scale=_query_scale(template.attention),
         ),
-        mlp=SwiGLUConfig(mlp_dim=mlp_dim),
+        mlp=replace(template.mlp, mlp_dim=mlp_dim),
     )
+
+
+def mlp_ratio(mlp: MLPConfig) -> float:
+    """MLP width over model width: a gated MLP has three matrices instead of two."""
+    return 8 / 3 if isinstance(mlp, (*GATED, MoEConfig)) else 4.0
+
+
+def _query_scale(template: AttentionConfig) -> float:
+    """The template's; where it was 1/sqrt(head_dim) written out, that of the new heads."""
+    is_usual = math.isclose(template.query_scale, template.head_dim**-0.5)
+    return 0.0 if is_usual else template.query_scale

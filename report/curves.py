@@ -77,6 +77,8 @@ def _loss(run: RunRecord) -> str:
 
 
 def _bits_per_byte(run: RunRecord) -> str:
+    if run.evaluations and all(e.get("bits_per_byte") is None for e in run.evaluations):
+        return ""  # the objective gives bytes no probability
     baselines = [
         ("xz −9e", number(run.summary, "baselines", "xz_bits_per_byte")),
         ("xz primed", number(run.summary, "baselines", "xz_primed_bits_per_byte")),

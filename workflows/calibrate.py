@@ -16,6 +16,7 @@ from planner.budget import Budget, Constraints
 from planner.hardware import DEFAULT_MFU, Hardware, chip_of_device
 from planner.laws import Law
 from planner.plan import Plan, make_plan
+from planner.promise import tokens_per_row
 from train.feed import put_batch
 from train.loop import compile_steps
 from train.mesh import make_mesh
@@ -108,7 +109,7 @@ def calibrated_plan(
         if not hardware.is_accelerator:
             seconds *= _SHARED_CORES
         c = plan.config
-        per_token = training_flops_per_token(c.model, c.data.seq_len).total
+        per_token = training_flops_per_token(c.model, c.lengths).total
         hardware = replace(
             hardware,
             flops_per_second=per_token * c.batch_tokens / seconds,
@@ -121,7 +122,12 @@ def calibrated_plan(
 
 def _same_step(a: RunConfig, b: RunConfig) -> bool:
     """Whether two configs compile to the same amount of work a step."""
-    return (a.model, a.batch_tokens, a.mesh) == (b.model, b.batch_tokens, b.mesh)
+    return (a.model, a.lengths, a.training.batch_size, a.mesh) == (
+        b.model,
+        b.lengths,
+        b.training.batch_size,
+        b.mesh,
+    )
 
 
 def _reserved_seconds(config: RunConfig, seconds: float, held_out_tokens: int) -> float:
@@ -130,13 +136,28 @@ def _reserved_seconds(config: RunConfig, seconds: float, held_out_tokens: int) -
     evaluations = t.num_steps // t.eval_every if t.eval_every else 0
     scored = held_out_tokens + evaluations * min(t.eval_tokens, held_out_tokens)
     saves = 1 + (t.num_steps // t.checkpoint_every if t.checkpoint_every else 0)
-    return seconds / 3 * scored / config.batch_tokens + saves
+    return seconds / 3 * scored / (t.batch_size * tokens_per_row(config.lengths)) + saves
 
 
 def random_batch(config: RunConfig) -> Batch:
-    """Tokens drawn evenly, one document a row: as much work as any batch of the shape."""
-    shape = (config.training.batch_size, config.data.seq_len)
-    tokens = np.random.default_rng(0).integers(0, config.model.vocab_size, shape, np.int32)
-    positions = np.broadcast_to(np.arange(shape[1], dtype=np.int32), shape)
-    ones = np.ones(shape, np.int32)
-    return Batch(tokens, tokens, ones.astype(np.float32), positions, ones)
+    """Tokens drawn evenly, one document a row and side: as much work as any batch of the shape."""
+    generator, lengths = np.random.default_rng(0), config.lengths
+    rows, vocab_size = config.training.batch_size, config.model.vocab_size
+
+    def side(length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Tokens, positions and segments [rows, length]."""
+        tokens = generator.integers(0, vocab_size, (rows, length), np.int32)
+        positions = np.broadcast_to(np.arange(length, dtype=np.int32), (rows, length))
+        return tokens, positions, np.ones((rows, length), np.int32)
+
+    tokens, positions, ones = side(lengths.length)
+    encoder = side(lengths.encoder_length) if lengths.encoder_length else (None, None, None)
+    return Batch(
+        tokens,
+        tokens,
+        ones.astype(np.float32),
+        positions,
+        ones,
+        ones if lengths.has_prefix else None,
+        *encoder,
+    )

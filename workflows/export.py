@@ -11,6 +11,7 @@ import tyro
 from configs.overrides import parse_command, reject_overrides
 from data.corpus import Corpus
 from data.dataset import open_corpora
+from export.express import default_family
 from export.write import ExportResult, export_run
 from train.run_directory import RunDirectory
 from workflows.load import Loaded, load, on_host
@@ -25,8 +26,8 @@ class ExportOptions:
 
     run: Annotated[Path, tyro.conf.Positional]
     """A run directory."""
-    family: str = "llama"
-    """The architecture family to export as."""
+    family: str = ""
+    """The architecture family to export as; the first that can express the model if not given."""
     out: Path | None = None
     """Folder to write; RUN/export/FAMILY if not given."""
     json: bool = False
@@ -41,8 +42,10 @@ def main(args: Sequence[str]) -> int:
     reject_overrides(overrides, prog=PROG)
     run = RunDirectory.open(options.run)
     corpus = next(iter(open_corpora(run.config().data).values()))
-    out = options.out or options.run / "export" / options.family
-    result = export_loaded(load(options.run), corpus, out, options.family)
+    loaded = load(options.run)
+    family = options.family or default_family(loaded.config, loaded.seq_len)
+    out = options.out or options.run / "export" / family
+    result = export_loaded(loaded, corpus, out, family)
     if options.json:
         print(json.dumps({"schema_version": 1, **export_record(result)}, indent=2))
     else:

@@ -1,4 +1,4 @@
-"""isoflop generate: a prompt to its continuation."""
+"""isoflop generate: a prompt to its continuation, its answer, or what its masks stand for."""
 
 import json
 import sys
@@ -10,16 +10,21 @@ from typing import Annotated
 import tyro
 
 from configs.overrides import parse_command, reject_overrides
+from inference.fill_mask import fill_mask
 from inference.generate import generate
 from inference.sampling import Sampling
-from workflows.load import load
+from workflows.load import Loaded, load
 
 PROG = "isoflop generate"
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateOptions:
-    """Continues prompts; one prompt streams to the terminal as it is written."""
+    """Continues prompts; one prompt streams to the terminal as it is written.
+
+    An encoder-decoder answers its prompts; sentinels may be spelled: "def f(<extra_id_0>):".
+    An encoder fills in what is masked: "import <mask>".
+    """
 
     run: Annotated[Path, tyro.conf.Positional]
     """A run directory, or a Hugging Face folder that isoflop exported."""
@@ -52,8 +57,12 @@ def main(args: Sequence[str]) -> int:
         seed=options.seed,
     )
     loaded = load(options.run)
+    architecture = loaded.config.architecture
+    if architecture == "encoder_only":
+        return _fill_in(options, loaded)
+    continues = architecture == "decoder_only"
     stream = len(options.prompts) == 1 and not options.json
-    if stream:
+    if stream and continues:
         print(options.prompts[0], end="", flush=True)
     generations = generate(
         loaded.config,
@@ -72,7 +81,20 @@ def main(args: Sequence[str]) -> int:
             print(json.dumps({"schema_version": 1, **record}))
     else:
         for number, generation in enumerate(generations, start=1):
-            print(f"--- {number}\n{generation.prompt}{generation.text}")
+            print(f"--- {number}\n{generation.prompt if continues else ''}{generation.text}")
+    return 0
+
+
+def _fill_in(options: GenerateOptions, loaded: Loaded) -> int:
+    filled = fill_mask(loaded.config, loaded.params, loaded.tokenizer, options.prompts)
+    for one in filled:
+        if options.json:
+            print(json.dumps({"schema_version": 1, **asdict(one)}))
+            continue
+        print(one.text)
+        for number, candidates in enumerate(one.candidates, start=1):
+            shown = ", ".join(f"{c.text!r} {c.probability:.3f}" for c in candidates)
+            print(f"  mask {number}: {shown}")
     return 0
 
 

@@ -28,7 +28,8 @@ class PlanOptions(PlanningOptions):
     """
 
     preset: str = "decoder_only"
-    """What is no size (objective, norms, seeds) is taken from this preset or .json file."""
+    """What is no size (architecture, objective, norms, seeds) is taken from this preset or .json
+    file."""
     out: Path | None = None
     """Write the planned config here, for `isoflop train`."""
     explain: bool = False
@@ -92,22 +93,30 @@ def print_plan(plan: Plan, console: Console, corpus_tokens: int | None = None) -
         f"{optimum['params']:,.0f} parameters",
         f"{optimum['tokens']:,.0f} tokens, {optimum['tokens_per_param']:.1f} a parameter",
     )
+    depth = f"{model['num_layers']} layers"
+    if model["num_encoder_layers"]:
+        depth = f"{model['num_encoder_layers']} + {depth}"
     row(
         "shape",
-        f"{model['num_layers']} layers × {model['emb_dim']} wide",
+        f"{depth} × {model['emb_dim']} wide",
         f"{model['num_heads']} heads of {model['head_dim']} ({model['num_kv_heads']} key/value), "
         f"MLP {model['mlp_dim']}, {model['vocab_size']:,} pieces",
     )
-    row(
-        "its parameters",
-        f"{model['params']:,} in all",
-        f"{model['matmul_params']:,} in matrix products",
-    )
+    met = f"{model['matmul_params']:,} in matrix products"
+    if plan.config.lengths.encoder_length:
+        met += f", {model['params_by_law']:,} of them for a place on average"
+    if model["active_params"] < model["params"]:
+        met += f", {model['active_params']:,} for any one token"
+    row("its parameters", f"{model['params']:,} in all", met)
     epochs = "" if data["epochs"] is None else f", {data['epochs']:.2f} epochs"
+    read = (
+        "" if data["tokens_read"] == data["tokens"] else f", {data['tokens_read']:,} of the corpus"
+    )
     row(
         "data",
         f"{data['tokens']:,} tokens",
-        f"{training['num_steps']:,} steps of {data['batch_size']} rows × {data['seq_len']}{epochs}",
+        f"{training['num_steps']:,} steps of {data['batch_size']} rows × "
+        f"{data['places_per_row']}{read}{epochs}",
     )
     row(
         "optimizer",

@@ -4,7 +4,7 @@ import itertools
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,14 +15,16 @@ from configs.errors import require
 from configs.overrides import apply_overrides, load_preset_or_file, parse_command
 from configs.schema import RunConfig
 from configs.serialize import read_json, write_json
+from data.baselines import ngram_baselines
 from data.corpus import Corpus
 from data.dataset import Corpora, open_corpora
 from data.held_out import compression_baselines
+from data.objectives import OBJECTIVES
 from data.preparation import Preparation
 from data.prepare import OtherCorpusError
 from data.sources import open_source
-from inference.generate import generate
-from inference.sampling import Sampling
+from export.express import default_family
+from export.families import get_family
 from planner.plan import make_plan
 from report.page import write_report
 from report.read import read_run
@@ -33,18 +35,15 @@ from workflows.budget_options import BudgetOptions
 from workflows.calibrate import calibrated_plan, describe_hardware
 from workflows.export import describe as describe_export
 from workflows.export import export_loaded, export_record
-from workflows.load import Loaded, load
+from workflows.load import load
 from workflows.plan import print_plan
 from workflows.prepare import corpus_name, prepare
 from workflows.prepare import describe as describe_corpus
+from workflows.samples import take_samples
 from workflows.train import create_run, finish_training, verify
 
 PROG = "isoflop pretrain"
 DEFAULT_TIME = "6m"
-_SAMPLES = 3
-_PROMPT_TOKENS = 48
-_SAMPLE_TOKENS = 96
-_SAMPLING = Sampling(temperature=0.7, top_p=0.95)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +70,10 @@ class PretrainOptions(BudgetOptions):
     verify: Literal["quick", "full"] = "quick"
     """full: read every byte of the corpus before the first step."""
     preset: str = "decoder_only"
-    """What is no size (objective, norms, seeds) is taken from this preset or .json file."""
-    family: str = "llama"
-    """Hugging Face family to export as."""
+    """What is no size (architecture, objective, norms, seeds) is taken from this preset or .json
+    file: decoder_only, encoder_only, encoder_decoder, …"""
+    family: str = ""
+    """Hugging Face family to export as; the first that can express the model if not given."""
 
 
 def main(args: Sequence[str]) -> int:
@@ -99,7 +99,7 @@ def main(args: Sequence[str]) -> int:
         _use(options, run, corpus, console)
     print_comparison(read_run(run.path), Console(highlight=False))
     _print_samples(run, Console(highlight=False))
-    print(f"export: {run.path / 'export' / options.family}")
+    print(f"export: {run.read('summary.json')['export']['path']}")
     print(f"report: {run.path / 'report.html'}")
     return 0
 
@@ -111,6 +111,8 @@ def _begin(
     budget = options.budget(default_time=DEFAULT_TIME)
     template = apply_overrides(load_preset_or_file(options.preset), overrides)
     template = replace(template, name=run.path.name)
+    if options.family:
+        get_family(options.family)
     mixture = template.data.mixture.kind
     require(
         mixture == "single", "data.mixture.kind", mixture, "single (mix corpora with isoflop train)"
@@ -127,11 +129,21 @@ def _begin(
     )
     make_mesh(apply_overrides(guess.config, overrides).mesh)
     vocab_size = guess.config.model.vocab_size
+    symbols = template.objective.symbols(guess.config.data.seq_len)
 
     console.rule("preparing", align="left")
     start = time.perf_counter()
     name = f"{corpus_name(options.source)}-{vocab_size}"
-    corpus = _prepare_beside_others(options, name, vocab_size, template.data.seed, console)
+    if symbols:
+        name += f"-{template.objective.kind}"
+    preparation = Preparation(
+        vocab_size=vocab_size,
+        symbols=symbols,
+        seed=template.data.seed,
+        skip_problems=options.skip_problems,
+        workers=options.workers,
+    )
+    corpus = _prepare_beside_others(options, name, preparation, console)
     console.print(describe_corpus(corpus, time.perf_counter() - start))
 
     console.rule("planning", align="left")
@@ -140,7 +152,9 @@ def _begin(
         budget,
         template=template,
         law=law,
-        constraints=replace(constraints, vocab_size=vocab_size),
+        constraints=replace(constraints, vocab_size=vocab_size, seq_len=guess.config.data.seq_len)
+        if symbols
+        else replace(constraints, vocab_size=vocab_size),
         hardware=hardware,
         held_out_tokens=corpus.stream("held_out").num_tokens,
         console=console,
@@ -156,16 +170,10 @@ def _begin(
 
 
 def _prepare_beside_others(
-    options: PretrainOptions, name: str, vocab_size: int, seed: int, console: Console
+    options: PretrainOptions, name: str, preparation: Preparation, console: Console
 ) -> Corpus:
     """The corpus in the first folder of the name that is free or holds it: NAME, NAME-2, …"""
     source = open_source(options.source, text_field=options.text_field)
-    preparation = Preparation(
-        vocab_size=vocab_size,
-        seed=seed,
-        skip_problems=options.skip_problems,
-        workers=options.workers,
-    )
     for number in itertools.count(1):
         folder = options.corpora / (name if number == 1 else f"{name}-{number}")
         try:
@@ -200,28 +208,38 @@ def _require_same_command(
 def _use(options: PretrainOptions, run: RunDirectory, corpus: Corpus, console: Console) -> None:
     """What comes after training: baselines, samples, export, report. Skips what is there."""
     summary = run.read("summary.json")
+    config = run.config()
     if summary.get("baselines") is None:
-        with console.status("compressing the held-out text with xz"):
-            summary["baselines"] = _baselines(Path(run.config().data.corpus), corpus)
+        with console.status("measuring baselines on the held-out text"):
+            summary["baselines"] = _baselines(config, corpus)
         run.write("summary.json", summary)
     loaded = load(run.path)
     if not run.has("samples.jsonl"):
-        with console.status("continuing held-out prompts"):
-            _sample(run, loaded, corpus, run.config())
+        with console.status("trying the model on held-out text"):
+            for record in take_samples(loaded, corpus):
+                run.append("samples.jsonl", {"step": config.training.num_steps} | record)
     if summary.get("export") is None:
-        with console.status("exporting and verifying"):
-            result = export_loaded(
-                loaded, corpus, run.path / "export" / options.family, options.family
-            )
+        family = options.family or default_family(loaded.config, loaded.seq_len)
+        with console.status(f"exporting to {family} and verifying"):
+            result = export_loaded(loaded, corpus, run.path / "export" / family, family)
         console.print("  " + describe_export(result))
         summary["export"] = export_record(result)
         run.write("summary.json", summary)
     write_report(run.path)
 
 
-def _baselines(folder: Path, corpus: Corpus) -> dict[str, float]:
+def _baselines(config: RunConfig, corpus: Corpus) -> dict[str, float]:
+    """What little is worth on the same held-out text: counts of tokens, and xz where the model
+    gives every byte a probability."""
+    baselines = ngram_baselines(config, corpus)
+    if OBJECTIVES[type(config.objective)].scores_text:
+        baselines = baselines | _compressed(corpus)
+    return baselines
+
+
+def _compressed(corpus: Corpus) -> dict[str, float]:
     """xz on the held-out text; kept beside the corpus, since it takes its time."""
-    kept = folder / "baselines.json"
+    kept = corpus.path / "baselines.json"
     if kept.is_file():
         record = read_json(kept)
         if record.pop("corpus_sha", None) == corpus.sha:
@@ -231,36 +249,10 @@ def _baselines(folder: Path, corpus: Corpus) -> dict[str, float]:
     return baselines
 
 
-def _sample(run: RunDirectory, loaded: Loaded, corpus: Corpus, config: RunConfig) -> None:
-    """Continues the first tokens of a few held-out documents, beside how they really go on."""
-    decode = corpus.tokenizer.decode
-    prompts, expected = [], []
-    for document in corpus.documents("held_out"):
-        if len(document.tokens) >= _PROMPT_TOKENS + _SAMPLE_TOKENS and len(prompts) < _SAMPLES:
-            prompts.append(decode(document.tokens[:_PROMPT_TOKENS].tolist()))
-            rest = document.tokens[_PROMPT_TOKENS : _PROMPT_TOKENS + _SAMPLE_TOKENS]
-            expected.append(decode(rest.tolist()))
-    if not prompts:  # only short documents
-        document = next(corpus.documents("held_out"))
-        half = len(document.tokens) // 2
-        prompts, expected = [decode(document.tokens[:half])], [decode(document.tokens[half:])]
-    generations = generate(
-        loaded.config,
-        loaded.params,
-        loaded.tokenizer,
-        prompts,
-        max_tokens=_SAMPLE_TOKENS,
-        sampling=_SAMPLING,
-    )
-    for generation, truth in zip(generations, expected, strict=True):
-        record = {"prompt": generation.prompt, "text": generation.text, "expected": truth}
-        step = {"step": config.training.num_steps}
-        run.append("samples.jsonl", step | record | {"sampling": asdict(_SAMPLING)})
-
-
 def _print_samples(run: RunDirectory, console: Console) -> None:
     for line in (run.path / "samples.jsonl").read_text().splitlines():
         sample = json.loads(line)
-        console.rule("continuation of a held-out prompt", align="left")
-        console.print(Text(sample["prompt"], style="dim"), end="")
+        console.rule("held-out text, and what the model makes of it", align="left")
+        is_continuation = "sampling" in sample and sample["sampling"]["temperature"] > 0
+        console.print(Text(sample["prompt"], style="dim"), end="" if is_continuation else "\n")
         console.print(Text(sample["text"], style="bold"))

@@ -18,9 +18,11 @@ from configs.overrides import apply_overrides, load_preset_or_file, parse_comman
 from configs.schema import RunConfig
 from configs.serialize import write_text
 from data.corpus import Corpus, open_corpus
-from planner.accounting import matmul_params, total_params, training_flops_per_token
+from planner.accounting import total_params, training_flops_per_token
 from planner.budget import Budget, Constraints, parse_count
-from planner.plan import make_plan, seq_len_for, sweep_sizes
+from planner.outlook import params_by_law
+from planner.plan import make_plan, seq_len_for, shape_text, sweep_sizes
+from planner.promise import tokens_per_row
 from train.run_directory import RunDirectory
 from workflows.calibrate import describe_hardware
 from workflows.train import create_run, finish_training
@@ -61,8 +63,8 @@ class SweepOptions:
     budgets: tuple[str, ...]
     """Training compute in model FLOPs, several: 1e12 3e12 1e13."""
     sizes: tuple[str, ...] = ()
-    """Matmul parameters, several: 50K 100K 200K. Without them each budget gets its own, about 20
-    tokens a parameter."""
+    """Matmul parameters that a place meets, several: 50K 100K 200K. Without them each budget gets
+    its own, about 20 tokens a parameter."""
     per_budget: int = 5
     """How many sizes a budget gets where none are given."""
     spread: float = 1.8
@@ -70,7 +72,8 @@ class SweepOptions:
     seq_len: int | None = None
     """Tokens a row; chosen by the largest model's size if not given, the same for all."""
     preset: str = "decoder_only"
-    """What is no size (objective, norms, seeds) is taken from this preset or .json file."""
+    """What is no size (architecture, objective, norms, seeds) is taken from this preset or .json
+    file."""
     out: Path = Path("runs/sweep")
     """Folder for runs.csv and the runs."""
     dry_run: bool = False
@@ -96,7 +99,12 @@ class Cell:
     def flops(self) -> float:
         """Model FLOPs of training, counted for this shape."""
         c = self.config
-        return training_flops_per_token(c.model, c.data.seq_len).total * self.tokens
+        return training_flops_per_token(c.model, c.lengths).total * self.tokens
+
+    @property
+    def params(self) -> int:
+        """Matmul parameters that a place meets."""
+        return params_by_law("matmul", self.config.model, self.config.lengths)
 
 
 def main(args: Sequence[str]) -> int:
@@ -177,7 +185,7 @@ def grid(options: SweepOptions, overrides: Sequence[str], corpus: Corpus) -> lis
             # Only the end counts: the held-out loss after the last step of a finished schedule.
             config = replace(config, training=replace(config.training, eval_every=0))
             config = apply_overrides(config, overrides)
-            name = f"c{flops:.3g}-n{matmul_params(config.model)}"
+            name = f"c{flops:.3g}-n{params_by_law('matmul', config.model, config.lengths)}"
             config = replace(config, name=name)
             cell = Cell(budget_flops=flops, config=config, folder=options.out / "runs" / name)
             cells[cell.folder] = cell  # two sizes may round to one shape
@@ -190,14 +198,14 @@ def describe(cells: Sequence[Cell]) -> Table:
     for heading in ("budget", "parameters", "tokens", "a parameter", "steps", "shape"):
         table.add_column(heading, justify="right")
     for cell in cells:
-        model, params = cell.config.model, matmul_params(cell.config.model)
+        model = cell.config.model
         table.add_row(
             f"{cell.budget_flops:.3g}",
-            f"{params:,}",
+            f"{cell.params:,}",
             f"{cell.tokens:,}",
-            f"{cell.tokens / params:.1f}",
+            f"{cell.tokens / cell.params:.1f}",
             f"{cell.config.training.num_steps:,}",
-            f"{model.num_layers} × {model.emb_dim}",
+            shape_text(model),
         )
     return table
 
@@ -207,7 +215,7 @@ def planned_row(cell: Cell) -> dict[str, Any]:
     config = cell.config
     return {
         "budget_flops": cell.budget_flops,
-        "params": matmul_params(config.model),
+        "params": cell.params,
         "total_params": total_params(config.model),
         "tokens": cell.tokens,
         "flops": cell.flops,
@@ -222,11 +230,12 @@ def planned_row(cell: Cell) -> dict[str, Any]:
 
 def row_of(cell: Cell, run: RunDirectory, corpus: Corpus) -> dict[str, Any]:
     """What a finished run adds to runs.csv (docs/planner.md)."""
-    summary = run.read("summary.json")
+    summary, lengths = run.read("summary.json"), cell.config.lengths
+    tokens_read = summary["tokens"] * tokens_per_row(lengths) / lengths.places
     return planned_row(cell) | {
         "tokens": summary["tokens"],
         "flops": summary["flops"],
-        "epochs": summary["tokens"] / corpus.stream("train").num_tokens,
+        "epochs": tokens_read / corpus.stream("train").num_tokens,
         "loss": summary["nats_per_token"],
         "bits_per_byte": summary["bits_per_byte"],
         "train_seconds": summary["train_seconds"],

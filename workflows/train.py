@@ -25,7 +25,7 @@ from data.dataset import (
     with_corpora,
 )
 from model.build import count_matmul_params, count_params
-from planner.accounting import training_flops_per_token
+from planner.flops import training_flops_per_token
 from report.read import read_run
 from report.terminal import print_comparison
 from train.loop import TrainingResult, check_corpora, places_trained_on, train
@@ -135,8 +135,8 @@ def summary(
     """The measured side of the plan (docs/run_directory.md); keeps what others added to it."""
     earlier = run.read("summary.json") if run.has("summary.json") else {}
     tokens = places_trained_on(config, result.ledger)
-    per_token = training_flops_per_token(config.model, config.data.seq_len).total
-    palm = training_flops_per_token(config.model, config.data.seq_len, causal=False).total
+    per_token = training_flops_per_token(config.model, config.lengths).total
+    palm = training_flops_per_token(config.model, config.lengths, causal=False).total
     step_seconds = result.step_seconds or earlier.get("step_seconds")
     speed = config.batch_tokens / step_seconds if step_seconds else None
     return {
@@ -145,7 +145,7 @@ def summary(
         "export": None,
         **earlier,
         "params": count_params(result.params),
-        "matmul_params": count_matmul_params(result.params),
+        "matmul_params": count_matmul_params(result.params, config.model),
         "tokens": tokens,
         "flops": tokens * per_token,
         "num_steps": config.training.num_steps,
@@ -158,6 +158,7 @@ def summary(
         "mfu_palm": speed and speed * palm / peak_flops,
         "nats_per_token": result.evaluation.nats_per_token,
         "bits_per_byte": result.evaluation.bits_per_byte,
+        "metrics": result.evaluation.metrics,
     }
 
 

@@ -49,7 +49,7 @@ def test_pretrain_learns_and_says_how_it_compares(pretrained):
         summary["baselines"]["xz_bits_per_byte"] > summary["baselines"]["xz_primed_bits_per_byte"]
     )
     output = (pretrained / "stdout.txt").read_text()
-    assert output.count("continuation of a held-out prompt") == 3
+    assert output.count("held-out text, and what the model makes of it") == 3
     assert "report.html" in output and "export/llama" in output
     assert (pretrained / "run/report.html").stat().st_size > 10_000
 
@@ -82,7 +82,7 @@ def test_export_loads_in_transformers_with_equal_logits_and_text(pretrained):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from data.corpus import open_corpus
-    from export.reference import model_apply
+    from export.reference import Rows, model_apply
     from inference.generate import generate
     from inference.sampling import Sampling
     from workflows.export import held_out_lines
@@ -104,7 +104,8 @@ def test_export_loads_in_transformers_with_equal_logits_and_text(pretrained):
 
     prompt = "\n".join(lines[:3])
     row = np.array([[loaded.tokenizer.bos_id, *loaded.tokenizer.encode(prompt)]], np.int32)
-    ours = np.asarray(model_apply(loaded.config)(loaded.params, row))
+    rows = Rows(row, np.ones(row.shape, bool), 0)
+    ours = np.asarray(model_apply(loaded.config)(loaded.params, rows))
     with torch.no_grad():
         reference = model(torch.tensor(row)).logits.numpy()
     assert np.abs(ours - reference).max() <= 1e-4

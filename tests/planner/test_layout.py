@@ -45,7 +45,7 @@ def fitted(memory_bytes: float, num_devices: int = 8):
 
 def test_less_memory_is_met_step_by_step():
     plenty, whole = fitted(100e9), training_bytes(replace(RUN, mesh=fitted(100e9).mesh))
-    assert plenty.mesh.axis_sizes == {"data": 8, "fsdp": 1, "tensor": 1}
+    assert plenty.mesh.axis_sizes == {"data": 8, "fsdp": 1, "expert": 1, "tensor": 1}
     assert (plenty.model.remat, plenty.training.num_microbatches) == ("none", 1)
 
     recomputed = fitted(0.9 * whole.total)
@@ -54,7 +54,7 @@ def test_less_memory_is_met_step_by_step():
 
     held = whole.params + whole.optimizer
     cut = fitted(2.4 * held)
-    assert cut.mesh.axis_sizes == {"data": 4, "fsdp": 2, "tensor": 1}
+    assert cut.mesh.axis_sizes == {"data": 4, "fsdp": 2, "expert": 1, "tensor": 1}
 
     split = fitted(0.75 * held)
     assert (split.model.remat, split.mesh.fsdp) == ("full", 8)
