@@ -107,11 +107,15 @@ class LearnedPositionConfig:
     """A table of one learned row per position, added to the embedding (GPT-2, BERT, BART).
 
     Position p takes row p + `offset`: RoBERTa and BART never use the first two of their rows.
+    `start`: rows begin as random as other tables' ("normal"), or as sines and cosines of the same
+    deviation ("sinusoidal"), from which "one place to the left" is a rotation from the first step
+    on: short runs learn to look at neighbours much sooner.
     """
 
     kind: Literal["learned"] = "learned"
     num_positions: int = 512
     offset: int = 0
+    start: Literal["normal", "sinusoidal"] = "normal"
 
     def __post_init__(self):
         require_positive("model.position", num_positions=self.num_positions)

@@ -19,6 +19,7 @@ _WITHOUT_MEANING = frozenset(
         "model.attention.causal_blocks",
         "model.compute_dtype",
         "model.scan_layers",
+        "model.position.start",
         "model.remat",
         "model.mlp.balance_loss",
         "model.mlp.router_z_loss",

@@ -45,7 +45,7 @@ def forward_with_losses(
     Returns:
       fp32 logits; fp32 scalars, weighted already, means over the rows' tokens ({} without any).
     """
-    given = {name: field for name, field in fields.items() if field is not None}
+    given: dict[str, Any] = {name: field for name, field in fields.items() if field is not None}
     return cast(tuple[jax.Array, Losses], model.apply({"params": params}, tokens_BL, **given))
 
 
@@ -64,8 +64,9 @@ def start(
     **fields: jax.Array,
 ) -> tuple[Float[Array, "B L V"], Cache]:
     """Encodes and reads a decoder's first tokens: `EncoderDecoder.start`."""
+    given: dict[str, Any] = dict(fields)
     started = model.apply(
-        {"params": params}, tokens_BL, cache, **fields, method=EncoderDecoder.start
+        {"params": params}, tokens_BL, cache, **given, method=EncoderDecoder.start
     )
     return cast(tuple[jax.Array, Cache], started)
 
@@ -154,7 +155,7 @@ def count_matmul_params(params: Params, config: ModelConfig) -> int:
 
 def _init_boxed(model: Model, key: jax.Array) -> Params:
     row_11 = jnp.zeros((1, 1), jnp.int32)
-    fields = {"positions": row_11, "segment_ids": row_11}
+    fields: dict[str, Any] = {"positions": row_11, "segment_ids": row_11}
     if isinstance(model, EncoderDecoder):
         fields |= {f"encoder_{name}": row_11 for name in ("tokens", "positions", "segment_ids")}
     # Sizes of one row are enough to create parameters, but they do not divide over a mesh.

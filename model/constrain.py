@@ -38,7 +38,7 @@ class Constrain:
 
     def __call__(self, x: jax.Array, *logical_axes: str | None) -> jax.Array:
         if self.mesh is None:
-            whole = dict.fromkeys(MESH_AXES, 1)
+            whole: dict[str, int] = dict.fromkeys(MESH_AXES, 1)
             resolve(self.rules, logical_axes, x.shape, whole)
             return x
         sharding = named_sharding(self.mesh, self.rules, logical_axes, x.shape)

@@ -12,7 +12,7 @@ from model.constrain import Constrain
 from model.initializers import Init
 from model.norms import make_norm
 from model.parameters import normal, parameter
-from model.positions import Table, position_rows, sinusoids
+from model.positions import Table, position_rows, position_start, sinusoids
 
 
 class TokenEmbedding(nn.Module):
@@ -63,13 +63,14 @@ class InputEmbedding(nn.Module):
             x_BLD = x_BLD * jnp.asarray(math.sqrt(c.emb_dim), dtype)
         if c.embedding.num_token_types:
             types = (c.embedding.num_token_types, c.emb_dim, "token_types")
-            table = Table(*types, stddev, dtype, self.constrain, name="token_type")
+            table = Table(*types, normal(stddev), dtype, self.constrain, name="token_type")
             types_BL = jnp.zeros_like(positions_BL) if token_types_BL is None else token_types_BL
             x_BLD = x_BLD + table(types_BL)
         match c.position:
             case LearnedPositionConfig() as position:
                 size = (position.num_positions, c.emb_dim, "positions")
-                table = Table(*size, stddev, dtype, self.constrain, name="position")
+                start = position_start(position, stddev)
+                table = Table(*size, start, dtype, self.constrain, name="position")
                 x_BLD = x_BLD + table(position_rows(position, positions_BL))
             case SinusoidalPositionConfig() as position:
                 x_BLD = x_BLD + sinusoids(position, positions_BL, c.emb_dim).astype(dtype)

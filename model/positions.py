@@ -5,8 +5,11 @@ two slots of a row, which within a document is the distance of its positions.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -18,7 +21,7 @@ from configs.position_config import (
     SinusoidalPositionConfig,
 )
 from model.constrain import Constrain
-from model.parameters import normal, parameter
+from model.parameters import Initializer, normal, parameter
 
 
 class Table(nn.Module):
@@ -27,7 +30,7 @@ class Table(nn.Module):
     num_rows: int
     emb_dim: int
     logical_axis: str
-    stddev: float
+    start: Initializer
     dtype: jnp.dtype
     constrain: Constrain
 
@@ -36,7 +39,7 @@ class Table(nn.Module):
         table_PD = parameter(
             self,
             "embedding",
-            normal(self.stddev),
+            self.start,
             (self.num_rows, self.emb_dim),
             (self.logical_axis, "embed"),
         )
@@ -47,6 +50,20 @@ class Table(nn.Module):
         return self.constrain(
             jnp.take(table_PD, rows_BL, axis=0), "batch", "length", "activation_embed"
         )
+
+
+def position_start(config: LearnedPositionConfig, stddev: float) -> Initializer:
+    """How a position table begins, of standard deviation `stddev` either way."""
+    if config.start == "normal":
+        return normal(stddev)
+
+    def start(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        del key
+        positions_1P = jnp.arange(shape[0])[None, :] - config.offset
+        table_PD = sinusoids(SinusoidalPositionConfig(), positions_1P, shape[1])[0]
+        return (math.sqrt(2) * stddev * table_PD).astype(dtype)  # a sine's deviation is 1/sqrt(2)
+
+    return start
 
 
 def position_rows(

@@ -7,7 +7,7 @@ from configs.data_config import DataConfig
 from configs.errors import InputError, require
 from configs.model_config import ModelConfig, MoEConfig
 from configs.objective_config import ExampleLengths
-from configs.position_config import LearnedPositionConfig
+from configs.position_config import LearnedPositionConfig, PositionConfig
 from configs.schema import MeshConfig, RunConfig
 from planner.accounting import total_params, training_flops_per_token
 from planner.allocation import (
@@ -72,7 +72,7 @@ def make_plan(
     if params is not None:
         optimum = Optimum(params=params, tokens=optimum.flops / (6 * params))
     length_rule = "given" if constraints.seq_len else "rule of thumb by size"
-    seq_len = constraints.seq_len or seq_len_for(optimum.params)
+    seq_len = constraints.seq_len or seq_len_for(optimum.params, template.model.position)
     lengths = template.objective.lengths(seq_len)
     vocab_rule = "of the tokenizer given" if constraints.vocab_size else "rule of thumb by size"
     vocab_size = constraints.vocab_size or vocabulary_for(
@@ -259,8 +259,14 @@ def _round_rows(rows: float) -> int:
     return min([1, *steps], key=lambda step: abs(math.log(step / rows)))
 
 
-def seq_len_for(params: float) -> int:
-    """Row length by model size: the context published models of that size were trained with."""
+def seq_len_for(params: float, position: PositionConfig) -> int:
+    """Row length by model size: the context published models of that size were trained with.
+
+    Small models that have to learn what positions mean get short rows: with 256 of them they stay
+    near unigrams for most of a short run (benchmarks/RESULTS.md).
+    """
+    if isinstance(position, LearnedPositionConfig) and params < 1e7:
+        return 64
     for below, seq_len in ((1e7, 256), (5e7, 512), (3e8, 1024), (3e9, 2048)):
         if params < below:
             return seq_len

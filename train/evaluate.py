@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
@@ -124,8 +125,7 @@ def _score(
 
 
 def _together(parts: list[HeldOut]) -> HeldOut:
-    fields = zip(*(part.batch for part in parts), strict=True)
-    batch = Batch(*(None if f[0] is None else np.concatenate(f) for f in fields))
+    batch = jax.tree.map(lambda *rows: np.concatenate(rows), *(part.batch for part in parts))
     counts = zip(*(part[1:] for part in parts), strict=True)
     return HeldOut(batch, *map(sum, counts))
 
@@ -133,11 +133,9 @@ def _together(parts: list[HeldOut]) -> HeldOut:
 def _rows(batch: Batch, first: int, count: int) -> Batch:
     """`count` rows from `first` on, beyond the last filled up with zeros, which carry no weight."""
 
-    def cut(field: np.ndarray | None) -> np.ndarray | None:
-        if field is None:
-            return None
+    def cut(field: np.ndarray) -> np.ndarray:
         rows = field[first : first + count]
         missing = count - len(rows)
         return np.concatenate([rows, np.zeros((missing, *rows.shape[1:]), rows.dtype)])
 
-    return Batch(*map(cut, batch))
+    return jax.tree.map(cut, batch)

@@ -170,7 +170,7 @@ def grid(options: SweepOptions, overrides: Sequence[str], corpus: Corpus) -> lis
         flops: given or sweep_sizes(flops, options.per_budget, options.spread) for flops in budgets
     }
     seq_len = options.seq_len or seq_len_for(
-        max(size for sizes in sizes_of.values() for size in sizes)
+        max(size for sizes in sizes_of.values() for size in sizes), template.model.position
     )
     cells: dict[Path, Cell] = {}
     for flops, sizes in sizes_of.items():

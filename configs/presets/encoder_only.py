@@ -22,7 +22,10 @@ from configs.schema import RunConfig, TrainingConfig
 
 
 def tiny() -> RunConfig:
-    """0.57M parameters in the shape of BERT, 0.4M tokens: for tests and a first look.
+    """0.56M parameters in the shape of BERT, 0.4M tokens: for tests and a first look.
+
+    Rows are short, positions begin as sines and twice BERT's share of tokens is masked: in rows of
+    256 at 15% a model this small does not learn to look at neighbours within minutes.
 
     Command: `isoflop train encoder_only/tiny --data.corpus PATH`.
     Hardware: any CPU, one device. The corpus's tokenizer needs a vocabulary of 1,024.
@@ -37,7 +40,7 @@ def tiny() -> RunConfig:
             attention=AttentionConfig(
                 num_heads=4, num_kv_heads=4, head_dim=24, use_qkv_bias=True, use_out_bias=True
             ),
-            position=LearnedPositionConfig(num_positions=128),
+            position=LearnedPositionConfig(num_positions=64, start="sinusoidal"),
             norm=LayerNormConfig(epsilon=1e-12),
             norm_placement="post",
             mlp=GELUConfig(mlp_dim=384, gelu="exact"),
@@ -45,10 +48,10 @@ def tiny() -> RunConfig:
             head=MaskedLMHeadConfig(gelu="exact"),
             scan_layers=False,
         ),
-        objective=MaskedLMConfig(),
-        data=DataConfig(seq_len=128),
+        objective=MaskedLMConfig(mask_rate=0.3),
+        data=DataConfig(seq_len=64),
         optimizer=MuonConfig(schedule=CosineConfig(warmup_steps=20, final_fraction=0.0)),
-        training=TrainingConfig(num_steps=200, batch_size=16, log_every=10),
+        training=TrainingConfig(num_steps=200, batch_size=32, log_every=10),
     )
 
 

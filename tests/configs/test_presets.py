@@ -138,9 +138,9 @@ def test_a_preset_fits_its_mesh_of_80_gb_devices(name):
     assert training_bytes(PRESETS[name]()).total < 0.9 * 80e9
 
 
-def test_tiny_presets_read_rows_of_equal_length_and_fit_one_vocabulary():
+def test_tiny_presets_read_as_many_places_a_step_and_fit_one_vocabulary():
     configs = [PRESETS[f"{architecture}/tiny"]() for architecture in SHORT_NAMES]
-    assert {config.data.seq_len for config in configs} == {128}
+    assert {c.data.seq_len * c.training.batch_size for c in configs} == {2048}
     assert {config.model.vocab_size for config in configs} == {1024}
     for config in configs:
         # Byte pieces and the four special ids are in every tokenizer of ours.

@@ -1,16 +1,19 @@
 """A small random model and a tokenizer that knows every byte."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import pytest
 
 from configs.model_config import AttentionConfig, ModelConfig
 from data.tokenizer import Tokenizer, train_tokenizer
 from inference import generate
-from tests.model.samples import Rows, logits_of, random_params, tiny_model
+from inference.sampling import Sampling
+from tests.model.samples import QUICK_COMPILE, Rows, logits_of, random_params, tiny_model
 
 
 class Sample(NamedTuple):
@@ -37,6 +40,13 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture(scope="session")
+def symbols_tokenizer() -> Tokenizer:
+    text = "def add(x, y):\n    return x + y\n\n\nclass Point:\n    pass\n" * 20
+    symbols = ("<mask>", "<extra_id_0>", "<extra_id_1>", "<extra_id_2>")
+    return train_tokenizer([text], 304, seed=0, symbols=symbols)
+
+
+@pytest.fixture(scope="session")
 def sample(tokenizer) -> Sample:
     attention = AttentionConfig(num_heads=2, num_kv_heads=1, head_dim=16)
     config = tiny_model(
@@ -47,12 +57,18 @@ def sample(tokenizer) -> Sample:
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once():
-    """Compiles a program for several calls of `generate`; the seed is no part of it."""
-    compiled = cache(generate._compiled)
+    """Compiles a program, quickly, for several calls of `generate`; the seed is no part of it."""
+    caches = {"_compiled": 4, "_compiled_start": 7}  # the argument that is given away
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            generate,
-            "_compiled",
-            lambda config, sampling: compiled(config, replace(sampling, seed=0)),
-        )
+        for name, donated in caches.items():
+            patch.setattr(generate, name, _compiling_once(getattr(generate, name), donated))
         yield
+
+
+def _compiling_once(make: Callable[..., Any], donated: int) -> Callable[..., Any]:
+    @cache
+    def compiled(config: ModelConfig, sampling: Sampling) -> Any:
+        step = make(config, sampling)
+        return jax.jit(step, donate_argnums=donated, compiler_options=QUICK_COMPILE)
+
+    return lambda config, sampling: compiled(config, replace(sampling, seed=0))

@@ -1,17 +1,21 @@
 """Cached, padded, batched generation gives what the plain forward pass says."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs.errors import InputError
+from configs.model_config import NoHeadConfig
+from configs.position_config import LearnedPositionConfig
 from inference.generate import Generation, generate
 from inference.sampling import Sampling
 from tests.inference.conftest import Sample
 from tests.model.samples import random_params, tiny_model
 
-GREEDY = Sampling(temperature=0)
+GREEDY = Sampling(temperature=0.0)
 
 
 def run(sample, prompts, *, max_tokens=12, sampling=GREEDY, **options) -> list[Generation]:
@@ -159,3 +163,25 @@ def test_streamed_pieces_add_up_to_any_text(sample):
 def test_nothing_to_do_is_refused(sample, prompts, max_tokens, message):
     with pytest.raises(InputError, match=message):
         run(sample, prompts, max_tokens=max_tokens)
+
+
+def test_a_model_without_a_decoder_or_a_head_is_refused(sample):
+    encoder = tiny_model(architecture="encoder_only")
+    with pytest.raises(InputError, match="^model.architecture: got 'encoder_only'"):
+        run(sample._replace(config=encoder), ["x"])
+    bare = tiny_model(head=NoHeadConfig())
+    with pytest.raises(InputError, match="^model.head.kind: got 'none'"):
+        run(sample._replace(config=bare), ["x"])
+
+
+def test_generation_ends_with_the_table_of_positions(sample):
+    position = LearnedPositionConfig(num_positions=10, offset=2)
+    config = replace(sample.config, position=position, num_layers=1)
+    learned = Sample(config, random_params(config), sample.tokenizer)
+    size = 1 + len(learned.tokenizer.encode("xyz"))
+    (generation,) = run(learned, ["xyz"], max_tokens=50)
+    # Eight places: the prompt, and every chosen token but the last, which is not read again.
+    assert len(generation.tokens) == 8 - size + 1
+    assert not generation.finished
+    with pytest.raises(InputError, match="^prompt: got '[0-9]+ tokens', expected 8 at most"):
+        run(learned, ["漢" * 9])

@@ -53,7 +53,7 @@ def test_each_row_is_cut_by_its_own_distribution():
 
 @pytest.mark.parametrize(
     "sampling",
-    [Sampling(temperature=0), Sampling(top_k=1, seed=3), Sampling(top_p=1e-6, seed=4)],
+    [Sampling(temperature=0.0), Sampling(top_k=1, seed=3), Sampling(top_p=1e-6, seed=4)],
 )
 def test_one_candidate_is_greedy(sampling):
     logits = jax.random.normal(jax.random.key(0), (5, 50))

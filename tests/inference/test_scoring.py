@@ -10,6 +10,7 @@ import pytest
 from configs.errors import InputError
 from inference.scoring import Score, score
 from tests.inference.conftest import Sample
+from tests.model.samples import tiny_model
 
 TEXT = "def add(x, y):\n    return x + y  # é漢🎉\n"
 
@@ -62,3 +63,11 @@ def test_a_uniform_model_is_as_perplexed_as_its_vocabulary_is_large(sample):
 def test_no_text_is_refused(sample):
     with pytest.raises(InputError, match="^text: "):
         score(sample.config, sample.params, sample.tokenizer, "", seq_len=16)
+
+
+@pytest.mark.parametrize("architecture", ["encoder_only", "encoder_decoder"])
+def test_models_that_do_not_predict_token_after_token_are_refused(sample, architecture):
+    config = tiny_model(architecture=architecture)
+    message = f"^model.architecture: got '{architecture}', expected decoder_only"
+    with pytest.raises(InputError, match=message):
+        score(config, sample.params, sample.tokenizer, "x", seq_len=16)

@@ -90,9 +90,7 @@ def test_imported_run_trains_on_and_exports_bit_equal(pretrained, run_isoflop):
     exported = f"run/export/{pretrained.family}"
     args = (exported, "--out=again", f"--corpus={corpus}", f"--seq-len={seq_len}")
     short = ("--training.num-steps=3", "--training.batch-size=4")
-    result = run_isoflop(
-        "import", *args, *short, "--optimizer.schedule.warmup-steps=1", cwd=folder
-    )
+    result = run_isoflop("import", *args, *short, "--optimizer.schedule.warmup-steps=1", cwd=folder)
     assert result.returncode == 0, result.stderr
 
     result = run_isoflop("export", "again", f"--family={pretrained.family}", cwd=folder)

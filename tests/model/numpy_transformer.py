@@ -48,7 +48,7 @@ def bucket(distance: int, num_buckets: int, max_distance: int, *, bidirectional:
     return first + exact + max(k for k in range(powers) if begins(k))
 
 
-def _doubles(tree: Any) -> Tree:
+def _doubles(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {name: _doubles(branch) for name, branch in tree.items()}
     return np.asarray(tree, np.float64)

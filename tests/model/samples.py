@@ -87,7 +87,8 @@ def tiny_model(**changes: Any) -> ModelConfig:
 
 def attention(**changes: Any) -> AttentionConfig:
     """Four heads of eight, two of keys and values."""
-    return AttentionConfig(**({"num_heads": 4, "num_kv_heads": 2, "head_dim": 8} | changes))
+    fields: dict[str, Any] = {"num_heads": 4, "num_kv_heads": 2, "head_dim": 8}
+    return AttentionConfig(**(fields | changes))
 
 
 _BIASED = attention(num_kv_heads=4, use_qkv_bias=True, use_out_bias=True)
@@ -194,7 +195,7 @@ def random_params(config: ModelConfig, seed: int = 0) -> Params:
         drawn = 1 + 0.3 * normal if is_scale else config.emb_dim**-0.5 * normal
         return jnp.asarray(drawn, leaf.dtype)
 
-    return jax.tree_util.tree_map_with_path(draw, abstract_params(config))
+    return jax.tree_util.tree_map_with_path(draw, _shapes(config))
 
 
 def packed_rows(
@@ -206,11 +207,19 @@ def packed_rows(
     encoder_padding: int = 0,
 ) -> Rows:
     """Rows of random tokens: documents of `lengths`, then padding; likewise the encoder's side."""
-    rows = _one_side(lengths, num_rows, padding)
+    own = Rows(*_one_side(lengths, num_rows, padding))
     if encoder_lengths is None:
-        return Rows(*rows)
-    encoder = _one_side(encoder_lengths, num_rows, encoder_padding)
-    return Rows(*rows, None, *encoder)
+        return own
+    return with_encoder(own, *_one_side(encoder_lengths, num_rows, encoder_padding))
+
+
+def with_encoder(
+    rows: Rows, tokens: np.ndarray, positions: np.ndarray, segment_ids: np.ndarray
+) -> Rows:
+    """Rows with an encoder's beside them."""
+    return rows._replace(
+        encoder_tokens=tokens, encoder_positions=positions, encoder_segment_ids=segment_ids
+    )
 
 
 def rows_for(config: ModelConfig, *, num_rows: int = 2) -> Rows:
@@ -267,6 +276,11 @@ def assert_trees_close(a: Any, b: Any, tolerance: float) -> None:
 
 def _logits(config: ModelConfig, params: Params, rows: Rows) -> jax.Array:
     return forward(build_model(config), params, jnp.asarray(rows.tokens), **rows.fields)
+
+
+@cache
+def _shapes(config: ModelConfig) -> Params:
+    return abstract_params(config)
 
 
 @cache

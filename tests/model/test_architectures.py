@@ -96,6 +96,7 @@ def test_bf16_compute_gives_finite_fp32_logits_close_to_fp32(baseline):
     assert 1e-4 < relative_difference(logits, baseline.logits) < 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bert", "bart"])
 def test_bf16_compute_of_other_architectures_stays_close_to_fp32(name):
     config = VARIANTS[name]

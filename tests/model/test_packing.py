@@ -19,6 +19,7 @@ from tests.model.samples import (
     packed_rows,
     random_params,
     tiny_model,
+    with_encoder,
 )
 
 # fp32 sums over other lengths round differently; logits are of order one.
@@ -69,7 +70,7 @@ def together_and_alone(config: ModelConfig) -> Rows:
     own = with_alone(packed.tokens, DOCUMENTS)
     if packed.encoder_tokens is None:
         return Rows(*own)
-    return Rows(*own, None, *with_alone(packed.encoder_tokens, MEMORIES))
+    return with_encoder(Rows(*own), *with_alone(packed.encoder_tokens, MEMORIES))
 
 
 def _sides(lengths: list[int], size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -83,8 +84,21 @@ def _sides(lengths: list[int], size: int) -> tuple[np.ndarray, np.ndarray]:
 PATTERN = attention(window=3, layer_pattern=("window", "full"))
 
 
-@pytest.mark.parametrize("architecture", ["decoder_only", "encoder_only", "encoder_decoder"])
-@pytest.mark.parametrize("position", POSITIONS)
+BY_DEFAULT = {
+    *(("decoder_only", position) for position in POSITIONS),
+    *(("encoder_only", position) for position in ("rope", "learned", "relative bias", "alibi")),
+    *(("encoder_decoder", position) for position in ("rope", "relative bias")),
+}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "position"),
+    [
+        pytest.param(a, p, marks=() if (a, p) in BY_DEFAULT else pytest.mark.slow)
+        for a in ("decoder_only", "encoder_only", "encoder_decoder")
+        for p in POSITIONS
+    ],
+)
 def test_packed_documents_have_the_logits_they_have_alone_and_padded(architecture, position):
     is_rope = position == "rope"
     config = tiny_model(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from data.control_symbols import parse_symbols
 from data.corpus import Corpus
 from data.prepare import Preparation, prepare_corpus
 from data.sources.text_files import TextFilesSource
@@ -27,3 +28,14 @@ def corpus(tmp_path_factory) -> Corpus:
     write_texts(texts)
     out = tmp_path_factory.mktemp("corpus")
     return prepare_corpus(TextFilesSource(str(texts)), out, Preparation(vocab_size=VOCAB_SIZE))
+
+
+@pytest.fixture(scope="session")
+def corpus_with_symbols(tmp_path_factory) -> Corpus:
+    """The same texts under a tokenizer with <mask> and eight sentinels."""
+    texts = tmp_path_factory.mktemp("texts_with_symbols")
+    write_texts(texts)
+    symbols = parse_symbols(("mask", "sentinels:8"))
+    preparation = Preparation(vocab_size=VOCAB_SIZE, symbols=symbols)
+    out = tmp_path_factory.mktemp("corpus_with_symbols")
+    return prepare_corpus(TextFilesSource(str(texts)), out, preparation)

@@ -103,7 +103,7 @@ def main() -> None:
                     assert cursors[step] == fed.cursor
                     ledger = ledger.add(fed.entries)
                     for field, array in fed.batch._asdict().items():
-                        for shard in array.addressable_shards:
+                        for shard in [] if array is None else array.addressable_shards:
                             key = f"{name}/{start}/{threads}/{step}/{field}/{shard.index[0].start}"
                             arrays[key] = np.asarray(shard.data)
                 total = total_ledger(Ledger(facts=source.facts), ledger)

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from configs.data_config import ConcatenateConfig, DataConfig
-from configs.objective_config import CausalLMConfig
+from configs.objective_config import CausalLMConfig, SpanCorruptionConfig
 from configs.schema import MeshConfig, TrainingConfig
 from data.batches import Cursor
 from data.dataset import make_packing
 from data.ledger import Ledger
 from data.rows import RowSource
+from tests.model.samples import tiny_model
 from tests.train.samples import BATCH_SIZE, SEQ_LEN, mesh_of, random_batch, tiny_run
 from train.feed import feed, put_batch
 from train.step import batch_sharding
@@ -65,8 +66,8 @@ def assert_same(batches, others):
     for one, other in zip(batches, others, strict=True):
         np.testing.assert_array_equal(one.rows, other.rows)
         assert one.cursor == other.cursor
-        for x, y in zip((*one.batch, *one.host), (*other.batch, *other.host), strict=True):
-            np.testing.assert_array_equal(x, y)
+        jax.tree.map(np.testing.assert_array_equal, one.batch, other.batch)
+        jax.tree.map(np.testing.assert_array_equal, one.host, other.host)
 
 
 def test_batches_are_the_rows_in_order(source):
@@ -74,10 +75,10 @@ def test_batches_are_the_rows_in_order(source):
         rows = np.arange(BATCH_SIZE * number, BATCH_SIZE * (number + 1))
         np.testing.assert_array_equal(one.rows, rows)
         expected = source.batch(rows).batch
-        for on_devices, on_host, field in zip(one.batch, one.host, expected, strict=True):
-            assert on_devices.dtype == field.dtype
-            np.testing.assert_array_equal(on_devices, field)
-            np.testing.assert_array_equal(on_host, field)
+        jax.tree.map(np.testing.assert_array_equal, one.batch, expected)
+        jax.tree.map(np.testing.assert_array_equal, one.host, expected)
+        dtypes = [leaf.dtype for leaf in jax.tree.leaves(expected)]
+        assert [leaf.dtype for leaf in jax.tree.leaves(one.batch)] == dtypes
         assert one.cursor == Cursor(BATCH_SIZE * (number + 1))
 
 
@@ -132,6 +133,19 @@ def test_a_whole_batch_is_put_onto_the_devices_unchanged():
     batch = random_batch(config)
     on_devices = put_batch(batch, batch_sharding(config, mesh_of(config)))
     jax.tree.map(np.testing.assert_array_equal, on_devices, batch)
+
+
+def test_both_sides_and_a_prefix_are_put_onto_the_devices():
+    objective = SpanCorruptionConfig()
+    model = tiny_model(architecture="encoder_decoder")
+    config = tiny_run(model=model, objective=objective, mesh=MeshConfig(data=4, tensor=2))
+    batch = random_batch(config)
+    batch = batch._replace(prefix=batch.positions)
+    on_devices = put_batch(batch, batch_sharding(config, mesh_of(config)))
+    assert len(jax.tree.leaves(on_devices)) == 9
+    jax.tree.map(np.testing.assert_array_equal, on_devices, batch)
+    shapes = {leaf.addressable_shards[0].data.shape for leaf in jax.tree.leaves(on_devices)}
+    assert shapes == {(2, config.lengths.length), (2, config.lengths.encoder_length)}
 
 
 @pytest.mark.parametrize("mesh", [MeshConfig(data=8), MeshConfig(data=2, tensor=4)])

@@ -11,7 +11,7 @@ from configs.data_config import DataConfig
 from configs.model_config import AttentionConfig, ModelConfig, SwiGLUConfig
 from configs.optimizer_config import AdamWConfig, MuonConfig, OptimizerConfig
 from configs.schema import RunConfig, TrainingConfig
-from planner.accounting import executed_flops_per_step
+from planner.flops import executed_flops_per_step
 from train.hlo import dot_flops
 from train.loop import abstract_batch
 from train.mesh import make_mesh

@@ -18,14 +18,13 @@ from rich.console import Console
 from configs.data_config import DataConfig
 from configs.errors import InputError
 from configs.schema import MeshConfig, RunConfig
-from tests.model.samples import QUICK_COMPILE, tiny_model
-from tests.train.samples import mesh_of, random_state, tiny_run
+from tests.model.samples import tiny_model
+from tests.train.samples import compile_steps_quickly, mesh_of, random_state, tiny_run
 from train import loop
 from train.loop import compile_steps
 from train.preemption import Preempted
 from train.run_directory import RunDirectory
 from train.state import abstract_state
-from train.step import make_eval_step, make_train_step
 
 NUM_STEPS = 7
 
@@ -39,24 +38,8 @@ def run_config(corpus, **training: Any) -> RunConfig:
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once():
     """Compiles once, quickly, what every start of a run would; starts from NumPy's numbers."""
-
-    @cache
-    def compile_steps(config, mesh):
-        state, train_steps = abstract_state(config, mesh), {}
-        for shape in loop.batch_shapes(config):
-            batch = loop.abstract_batch(config, mesh, shape)
-            step = make_train_step(config, mesh).lower(state, batch)
-            train_steps[shape] = step.compile(QUICK_COMPILE)
-        batch = loop.abstract_batch(config, mesh, loop.batch_shapes(config)[-1])
-        return loop.CompiledSteps(
-            train_steps,
-            make_eval_step(config, mesh).lower(state.params, batch).compile(QUICK_COMPILE),
-            seconds=1.0,
-            peak_bytes=1000,
-        )
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "compile_steps", compile_steps)
+        patch.setattr(loop, "compile_steps", cache(compile_steps_quickly))
         patch.setattr(loop, "init_state", random_state)
         yield
 
@@ -108,6 +91,8 @@ def test_records_evaluations_and_checkpoints_come_when_they_are_due(whole):
     assert evaluations[-1] == {"step": 7} | result.evaluation._asdict()
     assert metrics[-1]["tokens"] == result.ledger.tokens_trained_on
     assert metrics[-1]["loss"] < metrics[0]["loss"]
+    assert {record["auxiliary_loss"] for record in metrics} == {0.0}
+    assert set(evaluations[-1]["metrics"]) == {"token_accuracy"}
     assert result.ledger.rows == NUM_STEPS * 8
     assert (result.compile_seconds, result.peak_bytes) == (1.0, 1000)
     assert result.peak_rss_bytes > 1e7
@@ -179,7 +164,10 @@ def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(whole, c
     ("change", "message"),
     [
         ({"model": tiny_model(vocab_size=64)}, "model.vocab_size: got 64, expected the tokenizer"),
-        ({"mesh": MeshConfig(data=4)}, "mesh: got data=4 × fsdp=1 × tensor=1 = 4 devices"),
+        (
+            {"mesh": MeshConfig(data=4)},
+            "mesh: got data=4 × fsdp=1 × expert=1 × tensor=1 = 4 devices",
+        ),
         ({"data": DataConfig(seq_len=10**6)}, "data.seq_len: got 1000000, expected fewer"),
     ],
     ids=["another vocabulary", "a mesh that does not fit", "rows longer than the corpus"],

@@ -21,7 +21,7 @@ from configs.optimizer_config import MuonConfig
 from configs.schema import MeshConfig, RunConfig
 from configs.sharding import resolve
 from data.batches import Batch
-from planner.accounting import parameters
+from planner.parameters import parameters
 from tests.model.samples import QUICK_COMPILE, assert_trees_close, relative_difference
 from tests.train.samples import ONE_DEVICE, mesh_of, random_batch, random_state, tiny_run
 from train.feed import put_batch
@@ -249,8 +249,8 @@ def test_training_starts_from_the_same_numbers_on_any_mesh():
 
 def test_a_mesh_that_does_not_fit_the_devices_is_refused():
     message = (
-        r"mesh: got data=2 × fsdp=2 × tensor=1 = 4 devices, expected 8 \(what this machine "
-        r"shows\); for example --mesh.data 8"
+        r"mesh: got data=2 × fsdp=2 × expert=1 × tensor=1 = 4 devices, expected 8 "
+        r"\(what this machine shows\); for example --mesh.data 8"
     )
     with pytest.raises(InputError, match=message):
         make_mesh(MeshConfig(data=2, fsdp=2))
@@ -258,6 +258,6 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused():
 
 def test_a_mesh_has_its_axes_in_order():
     mesh = make_mesh(MeshConfig(data=2, fsdp=1, tensor=4))
-    assert dict(mesh.shape) == {"data": 2, "fsdp": 1, "tensor": 4}
-    assert mesh.devices.shape == (2, 1, 4)
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 1, "expert": 1, "tensor": 4}
+    assert mesh.devices.shape == (2, 1, 1, 4)
     assert len(set(mesh.devices.flat)) == 8

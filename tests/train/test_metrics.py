@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import pytest
 from rich.console import Console
 
+from configs.objective_config import SpanCorruptionConfig
 from data.ledger import CorpusFacts, Ledger, RowEntry
-from planner.accounting import training_flops_per_token
+from planner.flops import training_flops_per_token
 from planner.hardware import CHIPS, chip_of_device
+from tests.model.samples import tiny_model
 from tests.train.samples import tiny_run
 from train.metrics import TensorBoard, peak_flops_per_second
 from train.progress import TrainingProgress
@@ -83,7 +85,7 @@ def recorder(tmp_path, seconds):
 
     def read(step: int, after: float, loss: float = 2.0, shape=(8, 16)) -> None:
         seconds.value += after
-        metrics = StepMetrics(*map(jnp.float32, (loss, 3.0, 0.5, 0.01, 100.0)))
+        metrics = StepMetrics(*map(jnp.float32, (loss, 3.0, 0.25, 0.5, 0.01, 100.0)))
         entry = RowEntry(0, 0, step, 200 * step, 120 * step, 0, 80 * step, 0, 0, 100 * step)
         ledger = Ledger(facts=(CorpusFacts("a", 1000, 20, 0),), entries={(0, 0): entry})
         made.read(step, metrics, shape, lambda: ledger, bar)
@@ -107,13 +109,15 @@ def test_a_record_says_how_fast_the_steps_since_the_last_one_were(recorder):
     speed = 8 * 16 / 1.5
     assert fourth["tokens_per_second"] == pytest.approx(speed)
     model = recorder.config.model
-    flops = training_flops_per_token(model, 16).total
-    palm = training_flops_per_token(model, 16, causal=False).total
+    lengths = recorder.config.lengths
+    flops = training_flops_per_token(model, lengths).total
+    palm = training_flops_per_token(model, lengths, causal=False).total
     assert fourth["mfu"] == pytest.approx(speed * flops / 1e9)
     assert fourth["mfu_palm"] == pytest.approx(speed * palm / 1e9)
     assert (fourth["tokens"], fourth["tokens_read"], fourth["tokens_padded"]) == (400, 480, 320)
     assert fourth["epochs"] == 0.2
     assert (fourth["loss"], fourth["z_loss"], fourth["grad_norm"]) == (2.0, 3.0, 0.5)
+    assert fourth["auxiliary_loss"] == 0.25
     assert recorder.made.median_step_seconds() == 1.0
     assert recorder.bar.records == recorder.records()
 
@@ -126,9 +130,31 @@ def test_speed_counts_the_places_of_batches_of_several_shapes(recorder):
     record = recorder.records()[-1]
     assert record["tokens_per_second"] == pytest.approx((4 * 16 + 8 * 32) / 2.0)
     model = recorder.config.model
-    flops = 4 * 16 * training_flops_per_token(model, 16).total
-    flops += 8 * 32 * training_flops_per_token(model, 32).total
+    lengths_of = recorder.config.objective.lengths
+    flops = 4 * 16 * training_flops_per_token(model, lengths_of(16)).total
+    flops += 8 * 32 * training_flops_per_token(model, lengths_of(32)).total
     assert record["mfu"] == pytest.approx(flops / 2.0 / 1e9)
+
+
+def test_speed_counts_the_places_of_both_sides(tmp_path, seconds):
+    objective = SpanCorruptionConfig()
+    config = tiny_run(
+        model=tiny_model(architecture="encoder_decoder"), objective=objective, log_every=2
+    )
+    run, board = RunDirectory(tmp_path), TensorBoard(tmp_path / "board")
+    recorder = Recorder(config, run, board, Clock(already=0.0), peak_flops=1e9)
+    metrics = StepMetrics(*map(jnp.float32, (2.0, 3.0, 0.0, 0.5, 0.01, 100.0)))
+    for step in (1, 2):
+        seconds.value += 1.5
+        ledger = Ledger(facts=(CorpusFacts("a", 1000, 20, 0),))
+        recorder.read(step, metrics, (8, 16), lambda ledger=ledger: ledger, Bar())
+    board.close()
+    lengths = objective.lengths(16)
+    record = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    speed = 8 * (16 + lengths.length) / 1.5
+    assert record["tokens_per_second"] == pytest.approx(speed)
+    flops = training_flops_per_token(config.model, lengths).total
+    assert record["mfu"] == pytest.approx(speed * flops / 1e9)
 
 
 def test_train_seconds_go_on_counting_from_before_a_restart(recorder):

@@ -1,19 +1,27 @@
 """AdamW against NumPy, and what weight decay and clipping apply to."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from optax.contrib import MuonDimensionNumbers
 
+from configs.model_config import MoEConfig, MuPInitConfig
 from configs.optimizer_config import AdamWConfig, CosineConfig, MuonConfig
-from model.build import abstract_params
-from planner.accounting import parameters
-from tests.model.samples import QUICK_COMPILE, random_params, tiny_model
+from model.build import abstract_params, rate_multipliers
+from planner.parameters import parameters
+from tests.model.samples import (
+    QUICK_COMPILE,
+    VARIANTS,
+    assert_trees_close,
+    random_params,
+    tiny_model,
+)
 from tests.train.samples import rate_at
-from train.optimizers import decay_mask, make_optimizer
+from train.optimizers import decay_mask, make_optimizer, muon_dimensions
 
 NUM_STEPS = 20
 CONFIG = AdamWConfig(
@@ -30,7 +38,11 @@ CONFIG = AdamWConfig(
 def random_tree(seed: int) -> dict:
     rng = np.random.default_rng(seed)
     return {
-        "layer": {"kernel": rng.standard_normal((3, 4)), "scale": rng.standard_normal(4)},
+        "layer": {
+            "kernel": rng.standard_normal((3, 4)),
+            "scale": rng.standard_normal(4),
+            "bias": rng.standard_normal(4),
+        },
         "embedding": rng.standard_normal((5, 2)),
     }
 
@@ -42,7 +54,9 @@ def as_fp32(tree):
 def adamw_in_numpy(config: AdamWConfig, params: dict, gradients: list[dict]) -> dict:
     """Loshchilov and Hutter's algorithm 2 after clipping, in double precision."""
     leaves, structure = jax.tree.flatten(params)
-    decays = jax.tree.leaves({"layer": {"kernel": 1.0, "scale": 0.0}, "embedding": 1.0})
+    decays = jax.tree.leaves(
+        {"layer": {"kernel": 1.0, "scale": 0.0, "bias": 0.0}, "embedding": 1.0}
+    )
     first, second = [np.zeros_like(x) for x in leaves], [np.zeros_like(x) for x in leaves]
     for step, gradient in enumerate(gradients):
         grads = jax.tree.leaves(gradient)
@@ -79,16 +93,78 @@ def test_steps_equal_adamw_in_numpy(clip_norm):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), params, expected)
 
 
-def test_weight_decay_spares_norm_scales_and_nothing_else():
-    config = tiny_model()
-    mask = decay_mask(abstract_params(config))
-    decayed = {
-        tuple(key.key for key in path)
-        for path, applies in jax.tree_util.tree_leaves_with_path(mask)
-        if applies
+MIXTURE = tiny_model(mlp=MoEConfig(mlp_dim=48, num_experts=4))
+MODELS = {"llama": tiny_model(), "mixture": MIXTURE} | VARIANTS
+shapes_of = cache(abstract_params)
+
+
+def paths_of(tree) -> set[tuple[str, ...]]:
+    return {
+        tuple(key.key for key in path) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_weight_decay_spares_norm_scales_and_biases_and_nothing_else(name):
+    config = MODELS[name]
+    mask = decay_mask(shapes_of(config))
+    decayed = paths_of(jax.tree.map(lambda applies: applies or None, mask))
     assert decayed == {spec.path for spec in parameters(config) if spec.is_matrix}
-    assert all(path[-1] != "scale" for path in decayed)
+    assert all(path[-1] not in ("scale", "bias") for path in decayed)
+
+
+def is_dimensions(leaf) -> bool:
+    return leaf is None or isinstance(leaf, MuonDimensionNumbers)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_muon_takes_every_kernel_of_the_layers_but_the_router(name):
+    config = MODELS[name]
+    leaves = jax.tree_util.tree_leaves_with_path(
+        muon_dimensions(shapes_of(config)), is_leaf=is_dimensions
+    )
+    taken = {tuple(key.key for key in path): d for path, d in leaves if d is not None}
+    assert set(taken) == {spec.path for spec in parameters(config) if spec.is_muons}
+    for path, (inputs, outputs) in taken.items():
+        if "experts" in path:
+            assert (inputs, outputs) == ((2,), (3,))  # layers and experts are kept apart
+        elif path[-2] == "out":
+            assert (inputs, outputs) == ((1, 2), (3,))  # heads and head_dim are contracted
+        elif path[-2] in ("query", "key", "value"):
+            assert (inputs, outputs) == ((1,), (2, 3))
+        else:
+            assert (inputs, outputs) == ((1,), (2,))
+    names = {path[-2] for path in taken}
+    assert not {"router", "dense", "head"} & names
+    if name == "mixture":
+        assert {"gate", "up", "down"} <= names
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_rate_multipliers_scale_adams_steps_and_leave_muons(kind):
+    config = tiny_model(init=MuPInitConfig(base_emb_dim=8), num_layers=1)
+    optimizer_config = CONFIG if kind == "adamw" else MUON
+    multipliers = rate_multipliers(config)
+    params, gradient = random_params(config), random_params(config, seed=1)
+
+    def updates(rates):
+        optimizer = make_optimizer(optimizer_config, NUM_STEPS, rates)
+        update = jax.jit(
+            lambda g: optimizer.update(g, optimizer.init(params), params)[0],
+            compiler_options=QUICK_COMPILE,
+        )
+        return update(gradient)
+
+    plain, scaled = updates(None), updates(multipliers)
+    muons = {spec.path for spec in parameters(config) if spec.is_muons and kind == "muon"}
+
+    def expected(path, update, rate):
+        names = tuple(key.key for key in path)
+        return update if names in muons else update * rate
+
+    assert_trees_close(scaled, jax.tree_util.tree_map_with_path(expected, plain, multipliers), 1e-6)
+    rates = set(jax.tree.leaves(multipliers))
+    assert rates == {1.0, 1 / 4}
 
 
 def test_without_a_gradient_only_decayed_leaves_shrink():
@@ -97,7 +173,7 @@ def test_without_a_gradient_only_decayed_leaves_shrink():
     zeros = jax.tree.map(jnp.zeros_like, params)
     updates, _ = optimizer.update(zeros, optimizer.init(params), params)
     rate = CONFIG.learning_rate / 4  # the first of three warm-up steps
-    decays = {"layer": {"kernel": 0.3, "scale": 0.0}, "embedding": 0.3}
+    decays = {"layer": {"kernel": 0.3, "scale": 0.0, "bias": 0.0}, "embedding": 0.3}
     expected = jax.tree.map(lambda p, decay: -rate * decay * p, params, decays)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), updates, expected)
 

@@ -11,8 +11,16 @@ import pytest
 
 from configs.schema import MeshConfig, RunConfig
 from data.batches import Batch
-from tests.model.samples import QUICK_COMPILE, assert_trees_close, random_params
+from model.build import forward_with_losses
+from tests.model.samples import (
+    QUICK_COMPILE,
+    Rows,
+    assert_trees_close,
+    logits_of,
+    random_params,
+)
 from tests.train.samples import mesh_of, random_batch, random_state, rate_at, tiny_run
+from train import step
 from train.feed import put_batch
 from train.optimizers import make_optimizer
 from train.step import batch_sharding, make_eval_step, make_gradients, make_train_step
@@ -49,6 +57,34 @@ def test_accumulated_gradients_equal_the_large_batch(num_microbatches, mesh):
     assert float(sums.weight) == random_batch(config).loss_weights.sum()
 
 
+def with_toy_loss(model, params, tokens_BL, **fields):
+    """The model, and a loss of its own: half the squares of the last norm's scales."""
+    logits_BLV, losses = forward_with_losses(model, params, tokens_BL, **fields)
+    scale_D = params["decoder"]["final_norm"]["scale"]
+    return logits_BLV, losses | {"toy": 0.5 * jnp.sum(jnp.square(scale_D))}
+
+
+@pytest.mark.parametrize("num_microbatches", [4, pytest.param(1, marks=pytest.mark.slow)])
+def test_the_models_own_losses_are_added_to_the_mean_loss_however_it_is_accumulated(
+    monkeypatch, num_microbatches
+):
+    plain, plain_sums = large_batch_gradients()
+    monkeypatch.setattr(step, "forward_with_losses", with_toy_loss)
+    # The seed is a cache entry of its own for these gradients, and nothing else.
+    config = tiny_run(num_microbatches=num_microbatches, seed=1)
+    gradient, sums = gradients_of(config)
+    scale_D = random_params(config.model)["decoder"]["final_norm"]["scale"]
+    norm = plain["decoder"]["final_norm"]
+    expected = plain | {
+        "decoder": plain["decoder"] | {"final_norm": {"scale": norm["scale"] + scale_D}}
+    }
+    assert_trees_close(gradient, expected, 1e-5)
+    assert float(plain_sums.auxiliary) == 0.0
+    auxiliary = 0.5 * float(jnp.sum(jnp.square(scale_D)))
+    assert float(sums.auxiliary / sums.weight) == pytest.approx(auxiliary, rel=1e-5)
+    np.testing.assert_allclose(sums[:3], plain_sums[:3], rtol=1e-5)
+
+
 def test_a_batch_without_weight_gives_a_gradient_of_zero():
     config = tiny_run()
     batch = random_batch(config)
@@ -63,8 +99,8 @@ def stepped():
     mesh = mesh_of(config)
     batch = put_batch(random_batch(config), batch_sharding(config, mesh))
     state = random_state(config, mesh)
-    step = make_train_step(config, mesh).lower(state, batch).compile(QUICK_COMPILE)
-    return config, state, *step(state, batch)
+    train_step = make_train_step(config, mesh).lower(state, batch).compile(QUICK_COMPILE)
+    return config, state, *train_step(state, batch)
 
 
 def test_a_step_is_the_optimizer_on_the_gradient(stepped):
@@ -85,7 +121,20 @@ def test_a_step_is_the_optimizer_on_the_gradient(stepped):
     assert metrics.z_loss == pytest.approx(float(sums.z_loss) / weight, rel=1e-5)
     assert metrics.grad_norm == pytest.approx(float(optax.tree.norm(gradient)), rel=1e-5)
     assert metrics.trained_tokens == weight
+    assert metrics.auxiliary_loss == 0.0
     assert metrics.learning_rate == pytest.approx(rate_at(config.optimizer, 0, 10), rel=1e-6)
+
+
+def test_an_evaluation_says_which_targets_are_the_likeliest_tokens():
+    config = tiny_run()
+    mesh, params, batch = mesh_of(config), random_params(config.model), random_batch(config)
+    evaluate = make_eval_step(config, mesh).lower(params, batch).compile(QUICK_COMPILE)
+    rows = Rows(batch.inputs, batch.positions, batch.segment_ids)
+    best = logits_of(config.model, params, rows).argmax(-1)
+    sums, is_correct = evaluate(params, batch._replace(targets=np.where(best % 2, best, 0)))
+    np.testing.assert_array_equal(is_correct, (best % 2 == 1) | (best == 0))
+    assert 0.2 < np.mean(is_correct) < 0.8
+    assert float(sums.weight) == batch.loss_weights.sum()
 
 
 def test_the_state_is_donated(stepped):
@@ -105,7 +154,7 @@ def test_the_gradient_is_that_of_mean_cross_entropy_plus_z_loss():
 
     def loss(distance: float) -> float:
         moved = jax.tree.map(lambda p, d: p + distance * d, params, direction)
-        sums = evaluate(moved, batch)
+        sums = evaluate(moved, batch).sums
         return float((sums.cross_entropy + config.training.z_loss * sums.z_loss) / sums.weight)
 
     slope = (loss(1e-2) - loss(-1e-2)) / 2e-2
