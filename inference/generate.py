@@ -52,6 +52,7 @@ def generate(
     *,
     max_tokens: int,
     sampling: Sampling,
+    prompt_is_prefix: bool = False,
     on_text: Callable[[int, str], None] | None = None,
 ) -> list[Generation]:
     """Continues every prompt, or answers it where there is an encoder; all of them in one batch.
@@ -62,6 +63,8 @@ def generate(
     Args:
       max_tokens: at most so many new tokens a prompt; fewer where a learned table of positions
         ends.
+      prompt_is_prefix: a prompt's tokens see one another both ways, as in training a decoder-only
+        model with the prefix_lm objective.
       on_text: told (row, new text) as soon as characters are complete, for streaming.
 
     Returns:
@@ -99,7 +102,8 @@ def generate(
         prompt_slots = _round_up(max(map(len, encoded)))
         first = Padded.of(encoded, prompt_slots)
         cache = empty_cache(config, len(prompts), prompt_slots + _round_up(max_tokens))
-        token_B, cache = _compiled(config, sampling)(params, *first, cache, key)
+        read_prompt = _compiled(config, sampling, is_prefix=prompt_is_prefix)
+        token_B, cache = read_prompt(params, *first, cache, key)
     step_function = _compiled(config, sampling)
     positions_B = first.positions_BL[:, -1]
     rows = [_Row(tokenizer, decode, i, on_text) for i in range(len(prompts))]
@@ -191,7 +195,9 @@ class _Row:
             self._streamed = len(text)
 
 
-def _compiled(config: ModelConfig, sampling: Sampling) -> Callable[..., tuple[jax.Array, Cache]]:
+def _compiled(
+    config: ModelConfig, sampling: Sampling, *, is_prefix: bool = False
+) -> Callable[..., tuple[jax.Array, Cache]]:
     """Reads tokens into the cache and chooses the next one; one program a shape of tokens."""
     model = build_model(config)
     assert isinstance(model, DecoderOnly | EncoderDecoder)
@@ -206,7 +212,13 @@ def _compiled(config: ModelConfig, sampling: Sampling) -> Callable[..., tuple[ja
         key: jax.Array,
     ) -> tuple[jax.Array, Cache]:
         logits_BLV, cache = extend(
-            model, params, tokens_BL, cache, positions=positions_BL, segment_ids=segments_BL
+            model,
+            params,
+            tokens_BL,
+            cache,
+            positions=positions_BL,
+            segment_ids=segments_BL,
+            prefix=segments_BL if is_prefix else None,
         )
         return choose(logits_BLV[:, -1], sampling, key), cache
 

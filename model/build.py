@@ -79,14 +79,20 @@ def extend(
     *,
     positions: Int[Array, "B L"],
     segment_ids: Int[Array, "B L"],
+    prefix: Int[Array, "B L"] | None = None,
 ) -> tuple[Float[Array, "B L V"], Cache]:
-    """Logits of further tokens, and the longer cache: the decoder's `extend`."""
+    """Logits of further tokens, and the longer cache: the decoder's `extend`.
+
+    Args:
+      prefix: for a decoder-only model; None where no token sees a later one.
+    """
     extended = model.apply(
         {"params": params},
         tokens_BL,
         cache,
         positions=positions,
         segment_ids=segment_ids,
+        **({} if prefix is None else {"prefix": prefix}),
         method=type(model).extend,
     )
     return cast(tuple[jax.Array, Cache], extended)

@@ -66,13 +66,22 @@ class DecoderOnly(nn.Module):
         *,
         positions: Int[Array, "B L"],
         segment_ids: Int[Array, "B L"],
+        prefix: Int[Array, "B L"] | None = None,
     ) -> tuple[Float[Array, "B L V"], Cache]:
         """Logits of L more tokens after those in the cache, and the cache with them added.
 
         The prompt goes in at once (L its length), then one token at a time. The caller sees to it
         that the cache has room: a write past the last slot would land on the last ones.
+
+        Args:
+          prefix: 1 where these L tokens see one another both ways, as a prefix LM's prompt does.
         """
         places, segments_BS = cached_places(cache, segment_ids)
+        if prefix is not None:
+            prefix_BS = jax.lax.dynamic_update_slice_in_dim(
+                jnp.zeros_like(segments_BS), prefix, cache.length, axis=1
+            )
+            places = places._replace(key_prefix_BM=prefix_BS)
         x_BLD = self.decoder_embedding(self.token_embedding(tokens_BL), positions)
         out = self.decoder(x_BLD, positions, places, cache=cache.layers, write_slot=cache.length)
         assert out.cache is not None

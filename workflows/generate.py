@@ -71,6 +71,7 @@ def main(args: Sequence[str]) -> int:
         options.prompts,
         max_tokens=options.max_tokens,
         sampling=sampling,
+        prompt_is_prefix=loaded.prompt_is_prefix,
         on_text=_print_now if stream else None,
     )
     if stream:

@@ -17,12 +17,17 @@ from train.run_directory import RunDirectory
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A model ready to use; seq_len is the row length it was trained with."""
+    """A model ready to use.
+
+    seq_len: the row length it was trained with. prompt_is_prefix: whether it learned to read what
+    it continues both ways (a decoder-only run with the prefix_lm objective).
+    """
 
     config: ModelConfig
     params: Params
     tokenizer: Tokenizer
     seq_len: int
+    prompt_is_prefix: bool = False
 
 
 def load(path: Path) -> Loaded:
@@ -65,6 +70,7 @@ def _load_run(run: RunDirectory) -> Loaded:
         params=params,
         tokenizer=Tokenizer.load(run.tokenizer),
         seq_len=config.data.seq_len,
+        prompt_is_prefix=config.lengths.has_prefix,
     )
 
 

@@ -101,6 +101,7 @@ def _generated(
         prompts,
         max_tokens=_SAMPLE_TOKENS,
         sampling=sampling,
+        prompt_is_prefix=loaded.prompt_is_prefix,
     )
     return [
         {"prompt": one.prompt, "text": one.text, "expected": truth, "sampling": asdict(sampling)}

@@ -13,6 +13,7 @@ from configs.model_config import AttentionConfig, ModelConfig
 from data.tokenizer import Tokenizer, train_tokenizer
 from inference import generate
 from inference.sampling import Sampling
+from model.build import build_model, forward
 from tests.model.samples import QUICK_COMPILE, Rows, logits_of, random_params, tiny_model
 
 
@@ -21,15 +22,24 @@ class Sample(NamedTuple):
     params: Any
     tokenizer: Tokenizer
 
-    def logits(self, tokens: list[int]) -> np.ndarray:
+    def logits(self, tokens: list[int], prefix: int = 0) -> np.ndarray:
         """Logits [L, V] of the plain forward pass over the tokens and nothing else.
 
         The row is padded to a multiple of 64, so that few programs are compiled.
+
+        Args:
+          prefix: how many of the first tokens see one another both ways.
         """
         row = np.zeros((1, -(-len(tokens) // 64) * 64), np.int32)
         row[0, : len(tokens)] = tokens
         index = np.arange(row.shape[1], dtype=np.int32)[None]
-        rows = Rows(row, index, (index < len(tokens)).astype(np.int32))
+        segment_ids = (index < len(tokens)).astype(np.int32)
+        if prefix:
+            both_ways = (index < prefix).astype(np.int32)
+            given = {"positions": index, "segment_ids": segment_ids, "prefix": both_ways}
+            logits_BLV = forward(build_model(self.config), self.params, row, **given)
+            return np.asarray(logits_BLV)[0, : len(tokens)]
+        rows = Rows(row, index, segment_ids)
         return logits_of(self.config, self.params, rows)[0, : len(tokens)]
 
 
@@ -67,8 +77,10 @@ def compiled_once():
 
 def _compiling_once(make: Callable[..., Any], donated: int) -> Callable[..., Any]:
     @cache
-    def compiled(config: ModelConfig, sampling: Sampling) -> Any:
-        step = make(config, sampling)
+    def compiled(config: ModelConfig, sampling: Sampling, **options: bool) -> Any:
+        step = make(config, sampling, **options)
         return jax.jit(step, donate_argnums=donated, compiler_options=QUICK_COMPILE)
 
-    return lambda config, sampling: compiled(config, replace(sampling, seed=0))
+    return lambda config, sampling, **options: compiled(
+        config, replace(sampling, seed=0), **options
+    )

@@ -43,6 +43,18 @@ def test_greedy_equals_argmax_of_the_full_forward_pass(sample):
     assert not generation.finished
 
 
+def test_a_prefixs_tokens_see_one_another_both_ways(sample):
+    prompt = "def add(x"
+    tokens = [sample.tokenizer.bos_id, *sample.tokenizer.encode(prompt)]
+    prefix = len(tokens)
+    for _ in range(6):
+        tokens.append(int(sample.logits(tokens, prefix)[-1].argmax()))
+    (generation,) = run(sample, [prompt], max_tokens=6, prompt_is_prefix=True)
+    assert list(generation.tokens) == tokens[prefix:]
+    causal = sample.logits(tokens[:prefix])[-1]
+    assert np.abs(causal - sample.logits(tokens[:prefix], prefix)[-1]).max() > 1e-3
+
+
 def test_each_prompt_of_a_ragged_batch_gets_what_it_gets_alone(sample):
     prompts = ["x", "class Point:\n    pass\n" * 5, "", "def add(x, y):"]
     lengths = [len(sample.tokenizer.encode(prompt)) for prompt in prompts]

@@ -45,7 +45,7 @@ def train_args(corpus: Path, *overrides: str) -> list[object]:
         (["--training.num-microbatches=5"], "training.num_microbatches"),
         (["--optimizer.learning-rate=0"], "optimizer.learning_rate"),
         (["--data.seq-len=1000000", "--mesh.data=8", "--training.batch-size=8"], "data.seq_len"),
-        (["--model.vocab-size=512", "--mesh.data=8", "--training.batch-size=8"], "vocab_size"),
+        (["--model.vocab-size=392", "--mesh.data=8", "--training.batch-size=8"], "vocab_size"),
     ],
 )
 def test_bad_override_is_one_line_naming_the_field(run, tiny, tiny_corpus, overrides, names):

@@ -116,7 +116,7 @@ def test_export_loads_in_transformers_with_equal_logits_and_text(pretrained):
         loaded.tokenizer,
         [prompt],
         max_tokens=32,
-        sampling=Sampling(temperature=0),
+        sampling=Sampling(temperature=0.0),
     )
     greedy = model.generate(
         torch.tensor(row),
