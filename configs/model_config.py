@@ -313,9 +313,10 @@ class MuPInitConfig:
     """Maximal update parametrisation (Yang et al. 2022, arXiv 2203.03466, table 8): learning rates
     found at width `base_emb_dim` carry over to others.
 
-    With m = emb_dim / base_emb_dim: hidden kernels have deviation 1/sqrt(fan-in) and Adam's rate
-    divided by m; logits are divided by m; scores by head_dim / sqrt(base head_dim), where the
-    number of heads is what grows with width (head_dim equal) nothing changes.
+    With m = emb_dim / base_emb_dim: hidden kernels have deviation 1/sqrt(fan-in), and Adam's step
+    and weight decay for them are divided by m; tables start as at the base width; logits are
+    divided by m. Widen by heads: the paper's 1/head_dim in the scores is a constant where head_dim
+    stays the same.
     """
 
     kind: Literal["mup"] = "mup"

@@ -95,9 +95,10 @@ def export_record(result: ExportResult) -> dict[str, object]:
 def describe(result: ExportResult) -> str:
     """One line for a person: where, how large, and against what it was verified."""
     report = result.verification
+    greedy = f"{report.greedy_tokens} greedy tokens and " if report.greedy_tokens else ""
     return (
         f"{result.path}: {result.num_params:,} parameters, {result.num_bytes / 1e6:.1f} MB; "
         f"verified against {report.reference}: {report.num_tensors} tensors equal, "
-        f"max |Δlogit| {report.max_abs_logit_difference:.1e}, {report.greedy_tokens} greedy tokens "
-        f"and {report.num_lines} tokenized lines equal"
+        f"max |Δlogit| {report.max_abs_logit_difference:.1e}, {greedy}"
+        f"{report.num_lines} tokenized lines equal"
     )
