@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -37,7 +38,8 @@ class Sample(NamedTuple):
         if prefix:
             both_ways = (index < prefix).astype(np.int32)
             given = {"positions": index, "segment_ids": segment_ids, "prefix": both_ways}
-            logits_BLV = forward(build_model(self.config), self.params, row, **given)
+            model, fields = build_model(self.config), jax.tree.map(jnp.asarray, given)
+            logits_BLV = forward(model, self.params, jnp.asarray(row), **fields)
             return np.asarray(logits_BLV)[0, : len(tokens)]
         rows = Rows(row, index, segment_ids)
         return logits_of(self.config, self.params, rows)[0, : len(tokens)]

@@ -29,6 +29,7 @@ def table(path, *, noise=0.001, budgets=(1e14, 1e15, 1e16, 1e17), sizes=9):
     return path
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_its_grid_and_is_not_trained_twice(
     tiny_corpus, tmp_path, monkeypatch, capsys
 ):
