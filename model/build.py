@@ -86,14 +86,11 @@ def extend(
     Args:
       prefix: for a decoder-only model; None where no token sees a later one.
     """
+    fields: dict[str, Any] = {"positions": positions, "segment_ids": segment_ids}
+    if prefix is not None:
+        fields["prefix"] = prefix
     extended = model.apply(
-        {"params": params},
-        tokens_BL,
-        cache,
-        positions=positions,
-        segment_ids=segment_ids,
-        **({} if prefix is None else {"prefix": prefix}),
-        method=type(model).extend,
+        {"params": params}, tokens_BL, cache, **fields, method=type(model).extend
     )
     return cast(tuple[jax.Array, Cache], extended)
 

@@ -1,7 +1,7 @@
 """isoflop import: a Hugging Face folder to a run that trains on, generates and exports again."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +9,7 @@ import jax
 import tyro
 from rich.console import Console
 
+from configs.data_config import DataConfig
 from configs.errors import require
 from configs.objective_config import (
     CausalLMConfig,
@@ -64,13 +65,13 @@ def main(args: Sequence[str]) -> int:
         ImportOptions, args, prog=PROG, description=ImportOptions.__doc__ or ""
     )
     imported = import_folder(options.folder)
+    seq_len = options.seq_len or min(imported.seq_len, 1024)
     config = RunConfig(
         name=options.out.name,
         model=imported.config,
         objective=_OBJECTIVES[imported.config.architecture],
+        data=DataConfig(corpus=str(options.corpus), seq_len=seq_len),
     )
-    seq_len = options.seq_len or min(imported.seq_len, 1024)
-    config = replace(config, data=replace(config.data, corpus=str(options.corpus), seq_len=seq_len))
     config = apply_overrides(config, overrides)
     run = RunDirectory(options.out)
     require(not run.exists(), "out", str(options.out), "a new folder")
