@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from configs.data_config import DataConfig
-from configs.model_config import AttentionConfig, ModelConfig, SwiGLUConfig
+from configs.mlp_config import SwiGLUConfig
+from configs.model_config import AttentionConfig, ModelConfig
 from configs.optimizer_config import AdamWConfig, MuonConfig
 from configs.schema import RunConfig, TrainingConfig
 from planner.accounting import training_flops_per_token

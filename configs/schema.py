@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from configs.data_config import DataConfig
 from configs.errors import require, require_at_least_zero, require_positive
-from configs.model_config import ModelConfig, MoEConfig
+from configs.mlp_config import MoEConfig
+from configs.model_config import ModelConfig
 from configs.objective_config import CausalLMConfig, ExampleLengths, ObjectiveConfig
 from configs.optimizer_config import AdamWConfig, OptimizerConfig
 from configs.position_config import LearnedPositionConfig

@@ -9,16 +9,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from configs.model_config import (
+from configs.mlp_config import (
+    GATED,
     GEGLUConfig,
     GELUConfig,
     MLPConfig,
-    ModelConfig,
     MoEConfig,
     ReLUConfig,
     SquaredReLUConfig,
     SwiGLUConfig,
 )
+from configs.model_config import ModelConfig
 from model.constrain import Constrain
 from model.initializers import Init
 from model.linear import Linear
@@ -70,8 +71,6 @@ class MLP(nn.Module):
         )
         return down(h_BLF), {}
 
-
-GATED = (SwiGLUConfig, GEGLUConfig)
 
 MLPS: dict[type, type[nn.Module]] = {
     SwiGLUConfig: MLP,

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from configs.model_config import MoEConfig
+from configs.mlp_config import MoEConfig
 from model.constrain import Constrain
 from model.expert_parallel import share_experts
 from model.grouped_product import (

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from configs.model_config import MoEConfig
+from configs.mlp_config import GATED, MoEConfig
 from planner.accounting import (
     active_params,
     total_params,
@@ -11,7 +11,6 @@ from planner.accounting import (
 )
 from planner.allocation import COMPUTE_BUDGETS
 from planner.laws import ParametricLaw
-from planner.parameters import GATED
 from planner.promise import Plan
 
 _MEMORY_PARTS = {

@@ -16,7 +16,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from configs.model_config import ModelConfig, MoEConfig
+from configs.mlp_config import MoEConfig
+from configs.model_config import ModelConfig
 from configs.objective_config import ExampleLengths
 from configs.optimizer_config import MuonConfig
 from configs.schema import RunConfig

@@ -4,21 +4,22 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from configs.model_config import (
+from configs.mlp_config import (
+    GATED,
     GEGLUConfig,
     GELUConfig,
-    ModelConfig,
     MoEConfig,
     ReLUConfig,
     SquaredReLUConfig,
     SwiGLUConfig,
 )
+from configs.model_config import ModelConfig
 from configs.objective_config import ExampleLengths
 from configs.optimizer_config import MuonConfig
 from configs.schema import RunConfig
 from configs.sharding import ShardingRules, resolve
 from planner.flops import expert_slots, memory_pairs_visited, own_pairs_visited
-from planner.parameters import GATED, Side, parameters, sides
+from planner.parameters import Side, parameters, sides
 
 # Arrays of MLP width that autodiff keeps of an ungated MLP, the input of its last product among
 # them; a gate adds itself and the product with it.

@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass, replace
 
-from configs.model_config import ModelConfig, MoEConfig
+from configs.mlp_config import MoEConfig
+from configs.model_config import ModelConfig
 from configs.objective_config import ExampleLengths
 from planner.accounting import (
     active_params,

@@ -18,21 +18,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from configs.model_config import (
-    GEGLUConfig,
-    LayerNormConfig,
-    MaskedLMHeadConfig,
-    ModelConfig,
-    MoEConfig,
-    NoHeadConfig,
-    SwiGLUConfig,
-)
+from configs.mlp_config import GATED, MoEConfig
+from configs.model_config import LayerNormConfig, MaskedLMHeadConfig, ModelConfig, NoHeadConfig
 from configs.objective_config import ExampleLengths
 from configs.position_config import LearnedPositionConfig, RelativeBiasConfig
 
 Shape = tuple[int, ...]
-
-GATED = (SwiGLUConfig, GEGLUConfig)
 
 
 @dataclass(frozen=True, kw_only=True)

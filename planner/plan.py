@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from configs.data_config import DataConfig
 from configs.errors import InputError, require
-from configs.model_config import ModelConfig, MoEConfig
+from configs.mlp_config import MoEConfig
+from configs.model_config import ModelConfig
 from configs.objective_config import ExampleLengths
 from configs.position_config import LearnedPositionConfig, PositionConfig
 from configs.schema import MeshConfig, RunConfig

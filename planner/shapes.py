@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from configs.errors import InputError
-from configs.model_config import AttentionConfig, MLPConfig, ModelConfig, MoEConfig
+from configs.mlp_config import GATED, MLPConfig, MoEConfig
+from configs.model_config import AttentionConfig, ModelConfig
 from configs.position_config import RopeConfig
-from planner.parameters import GATED, matmul_params, total_params
+from planner.parameters import matmul_params, total_params
 
 
 @dataclass(frozen=True, kw_only=True)

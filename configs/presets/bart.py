@@ -8,10 +8,10 @@ size (arXiv 1907.11692, table 9). No dropout.
 """
 
 from configs.data_config import DataConfig
+from configs.mlp_config import GELUConfig
 from configs.model_config import (
     AttentionConfig,
     EmbeddingConfig,
-    GELUConfig,
     LayerNormConfig,
     LinearHeadConfig,
     ModelConfig,

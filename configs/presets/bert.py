@@ -8,10 +8,10 @@ table fewer is skipped, of as many.
 """
 
 from configs.data_config import ConcatenateConfig, DataConfig
+from configs.mlp_config import GELUConfig
 from configs.model_config import (
     AttentionConfig,
     EmbeddingConfig,
-    GELUConfig,
     LayerNormConfig,
     MaskedLMHeadConfig,
     ModelConfig,

@@ -7,7 +7,8 @@ preset names no corpus: `isoflop prepare` writes one, `--data.corpus PATH` says 
 """
 
 from configs.data_config import DataConfig
-from configs.model_config import AttentionConfig, ModelConfig, MoEConfig, SwiGLUConfig
+from configs.mlp_config import MoEConfig, SwiGLUConfig
+from configs.model_config import AttentionConfig, ModelConfig
 from configs.optimizer_config import AdamWConfig, CosineConfig, MuonConfig, WarmupStableDecayConfig
 from configs.position_config import RopeConfig
 from configs.schema import MeshConfig, RunConfig, TrainingConfig

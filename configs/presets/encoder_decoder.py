@@ -6,13 +6,8 @@ says where it is.
 """
 
 from configs.data_config import DataConfig
-from configs.model_config import (
-    AttentionConfig,
-    GEGLUConfig,
-    ModelConfig,
-    RMSNormConfig,
-    T5InitConfig,
-)
+from configs.mlp_config import GEGLUConfig
+from configs.model_config import AttentionConfig, ModelConfig, RMSNormConfig, T5InitConfig
 from configs.objective_config import SpanCorruptionConfig
 from configs.optimizer_config import AdamWConfig, CosineConfig, MuonConfig
 from configs.position_config import RelativeBiasConfig

@@ -6,11 +6,10 @@ exported to the family of its shape. A preset names no corpus: `isoflop prepare`
 """
 
 from configs.data_config import DataConfig
+from configs.mlp_config import GEGLUConfig, GELUConfig
 from configs.model_config import (
     AttentionConfig,
     EmbeddingConfig,
-    GEGLUConfig,
-    GELUConfig,
     LayerNormConfig,
     MaskedLMHeadConfig,
     ModelConfig,

@@ -6,10 +6,10 @@ which the reports do not give, are ours.
 """
 
 from configs.data_config import DataConfig
+from configs.mlp_config import GEGLUConfig
 from configs.model_config import (
     AttentionConfig,
     EmbeddingConfig,
-    GEGLUConfig,
     LinearHeadConfig,
     ModelConfig,
     RMSNormConfig,

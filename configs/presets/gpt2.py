@@ -7,13 +7,8 @@ Rows run across documents, as theirs did. Dropout is left out.
 """
 
 from configs.data_config import ConcatenateConfig, DataConfig
-from configs.model_config import (
-    AttentionConfig,
-    GELUConfig,
-    LayerNormConfig,
-    ModelConfig,
-    NormalInitConfig,
-)
+from configs.mlp_config import GELUConfig
+from configs.model_config import AttentionConfig, LayerNormConfig, ModelConfig, NormalInitConfig
 from configs.optimizer_config import AdamWConfig, CosineConfig
 from configs.position_config import LearnedPositionConfig
 from configs.schema import RunConfig, TrainingConfig

@@ -6,7 +6,8 @@ Shapes are the released checkpoints'. Of the optimizer the paper gives peak lear
 """
 
 from configs.data_config import DataConfig
-from configs.model_config import AttentionConfig, ModelConfig, NormalInitConfig, SwiGLUConfig
+from configs.mlp_config import SwiGLUConfig
+from configs.model_config import AttentionConfig, ModelConfig, NormalInitConfig
 from configs.optimizer_config import AdamWConfig, CosineConfig
 from configs.position_config import Llama3ScalingConfig, NoScalingConfig, RopeConfig
 from configs.schema import MeshConfig, RunConfig, TrainingConfig

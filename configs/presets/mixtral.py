@@ -1,7 +1,8 @@
 """Mixtral (Jiang et al. 2024, arXiv 2401.04088)."""
 
 from configs.data_config import DataConfig
-from configs.model_config import AttentionConfig, ModelConfig, MoEConfig, NormalInitConfig
+from configs.mlp_config import MoEConfig
+from configs.model_config import AttentionConfig, ModelConfig, NormalInitConfig
 from configs.optimizer_config import AdamWConfig, CosineConfig
 from configs.position_config import RopeConfig
 from configs.schema import MeshConfig, RunConfig, TrainingConfig

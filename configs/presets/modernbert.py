@@ -8,10 +8,10 @@ which stood at 10,000 in this phase.
 """
 
 from configs.data_config import BestFitConfig, DataConfig
+from configs.mlp_config import GEGLUConfig
 from configs.model_config import (
     AttentionConfig,
     EmbeddingConfig,
-    GEGLUConfig,
     LayerNormConfig,
     MaskedLMHeadConfig,
     ModelConfig,

@@ -6,13 +6,8 @@ last, long-context stage. Rows of 4,096 and 36T tokens are the report's (section
 """
 
 from configs.data_config import DataConfig
-from configs.model_config import (
-    AttentionConfig,
-    ModelConfig,
-    NormalInitConfig,
-    RMSNormConfig,
-    SwiGLUConfig,
-)
+from configs.mlp_config import SwiGLUConfig
+from configs.model_config import AttentionConfig, ModelConfig, NormalInitConfig, RMSNormConfig
 from configs.optimizer_config import AdamWConfig, CosineConfig
 from configs.position_config import RopeConfig
 from configs.schema import MeshConfig, RunConfig, TrainingConfig

@@ -7,16 +7,14 @@ The bias of the logits is a buffer of theirs, zero in every released model, of s
 from collections.abc import Mapping
 from typing import Any
 
+from configs.mlp_config import GELUConfig, MLPConfig, ReLUConfig
 from configs.model_config import (
     AttentionConfig,
     EmbeddingConfig,
-    GELUConfig,
     LayerNormConfig,
     LinearHeadConfig,
-    MLPConfig,
     ModelConfig,
     NormalInitConfig,
-    ReLUConfig,
 )
 from configs.position_config import LearnedPositionConfig
 from export.families.bert import GELUS, whole_head_dim, write_gelu

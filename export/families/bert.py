@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from configs.errors import require
+from configs.mlp_config import Gelu, GELUConfig
 from configs.model_config import (
     AttentionConfig,
     EmbeddingConfig,
-    Gelu,
-    GELUConfig,
     HeadConfig,
     LayerNormConfig,
     MaskedLMHeadConfig,

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from configs.model_config import Architecture, ModelConfig, MoEConfig
+from configs.mlp_config import MoEConfig
+from configs.model_config import Architecture, ModelConfig
 from configs.position_config import LearnedPositionConfig, RelativeBiasConfig
 
 Sizes = Mapping[str, int]

@@ -4,14 +4,13 @@ with a window, embeddings scaled by the width, GEGLU."""
 from collections.abc import Mapping
 from typing import Any
 
+from configs.mlp_config import GEGLUConfig, SwiGLUConfig
 from configs.model_config import (
     AttentionConfig,
     EmbeddingConfig,
-    GEGLUConfig,
     LinearHeadConfig,
     ModelConfig,
     RMSNormConfig,
-    SwiGLUConfig,
 )
 from configs.position_config import RopeConfig
 from export.families import llama_layout

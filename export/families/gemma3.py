@@ -4,14 +4,8 @@ scores' soft cap, five window layers to a full one, and a rotation of their own 
 from collections.abc import Mapping
 from typing import Any
 
-from configs.model_config import (
-    AttentionConfig,
-    GEGLUConfig,
-    LinearHeadConfig,
-    ModelConfig,
-    RMSNormConfig,
-    SwiGLUConfig,
-)
+from configs.mlp_config import GEGLUConfig, SwiGLUConfig
+from configs.model_config import AttentionConfig, LinearHeadConfig, ModelConfig, RMSNormConfig
 from configs.position_config import RopeConfig
 from export.families import gemma2, llama_layout
 from export.families.family import Family, SpecialIds

@@ -6,14 +6,8 @@ Their linear layers are stored as (in, out), as ours, with query, key and value 
 from collections.abc import Mapping
 from typing import Any
 
-from configs.model_config import (
-    AttentionConfig,
-    Gelu,
-    GELUConfig,
-    LayerNormConfig,
-    LinearHeadConfig,
-    ModelConfig,
-)
+from configs.mlp_config import Gelu, GELUConfig
+from configs.model_config import AttentionConfig, LayerNormConfig, LinearHeadConfig, ModelConfig
 from configs.position_config import LearnedPositionConfig
 from export.families.family import Entry, Family, SpecialIds, entries_of
 from export.families.fields import Fields

@@ -7,7 +7,8 @@ it differs.
 from typing import Any
 
 from configs.errors import InputError
-from configs.model_config import GEGLUConfig, MLPConfig, ModelConfig, SwiGLUConfig
+from configs.mlp_config import GEGLUConfig, MLPConfig, SwiGLUConfig
+from configs.model_config import ModelConfig
 from export.families.family import SpecialIds, entries_of
 from export.families.fields import Fields
 

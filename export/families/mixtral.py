@@ -7,13 +7,8 @@ same numbers as a softmax over the best.
 from collections.abc import Mapping
 from typing import Any
 
-from configs.model_config import (
-    AttentionConfig,
-    LinearHeadConfig,
-    ModelConfig,
-    MoEConfig,
-    RMSNormConfig,
-)
+from configs.mlp_config import MoEConfig
+from configs.model_config import AttentionConfig, LinearHeadConfig, ModelConfig, RMSNormConfig
 from configs.position_config import RopeConfig
 from export.families import llama_layout
 from export.families.family import Family, SpecialIds, entries_of

@@ -8,16 +8,15 @@ applied, and up, in this order.
 from collections.abc import Mapping
 from typing import Any
 
+from configs.mlp_config import GEGLUConfig, SwiGLUConfig
 from configs.model_config import (
     AttentionConfig,
     EmbeddingConfig,
-    GEGLUConfig,
     HeadConfig,
     LayerNormConfig,
     MaskedLMHeadConfig,
     ModelConfig,
     NoHeadConfig,
-    SwiGLUConfig,
 )
 from configs.position_config import RopeConfig
 from export.families import llama_layout

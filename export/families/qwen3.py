@@ -3,14 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from configs.model_config import (
-    AttentionConfig,
-    GEGLUConfig,
-    LinearHeadConfig,
-    ModelConfig,
-    RMSNormConfig,
-    SwiGLUConfig,
-)
+from configs.mlp_config import GEGLUConfig, SwiGLUConfig
+from configs.model_config import AttentionConfig, LinearHeadConfig, ModelConfig, RMSNormConfig
 from configs.position_config import RopeConfig
 from export.families import llama_layout
 from export.families.family import Family, SpecialIds

@@ -10,16 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from configs.errors import InputError
+from configs.mlp_config import GEGLUConfig, GELUConfig, MLPConfig, ReLUConfig, SwiGLUConfig
 from configs.model_config import (
     AttentionConfig,
-    GEGLUConfig,
-    GELUConfig,
     LinearHeadConfig,
-    MLPConfig,
     ModelConfig,
-    ReLUConfig,
     RMSNormConfig,
-    SwiGLUConfig,
     T5InitConfig,
 )
 from configs.position_config import RelativeBiasConfig

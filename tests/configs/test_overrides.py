@@ -9,7 +9,7 @@ import pytest
 import tyro
 
 from configs.errors import InputError
-from configs.model_config import MoEConfig
+from configs.mlp_config import MoEConfig
 from configs.objective_config import PrefixLMConfig
 from configs.optimizer_config import CosineConfig, WarmupStableDecayConfig
 from configs.overrides import (

@@ -6,7 +6,8 @@ import pytest
 
 from configs.data_config import DataConfig
 from configs.errors import InputError
-from configs.model_config import AttentionConfig, ModelConfig, RMSNormConfig, SwiGLUConfig
+from configs.mlp_config import SwiGLUConfig
+from configs.model_config import AttentionConfig, ModelConfig, RMSNormConfig
 from configs.optimizer_config import AdamWConfig, CosineConfig, WarmupStableDecayConfig
 from configs.position_config import RopeConfig
 from configs.schema import MeshConfig, RunConfig, TrainingConfig

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import sentencepiece
 
-from configs.model_config import AttentionConfig, ModelConfig, RMSNormConfig, SwiGLUConfig
+from configs.mlp_config import SwiGLUConfig
+from configs.model_config import AttentionConfig, ModelConfig, RMSNormConfig
 from configs.position_config import RopeConfig
 from export.convert import param_shapes, unflatten
 from export.reference import ApplyFn, model_apply

@@ -6,21 +6,17 @@ from typing import Any
 import pytest
 
 from configs.errors import InputError
+from configs.mlp_config import GEGLUConfig, GELUConfig, MoEConfig, SquaredReLUConfig, SwiGLUConfig
 from configs.model_config import (
     AttentionConfig,
     EmbeddingConfig,
-    GEGLUConfig,
-    GELUConfig,
     LayerNormConfig,
     LinearHeadConfig,
     MaskedLMHeadConfig,
     ModelConfig,
-    MoEConfig,
     MuPInitConfig,
     NoHeadConfig,
     RMSNormConfig,
-    SquaredReLUConfig,
-    SwiGLUConfig,
     T5InitConfig,
 )
 from configs.position_config import (

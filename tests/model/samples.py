@@ -7,19 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from configs.mlp_config import GEGLUConfig, GELUConfig, ReLUConfig, SquaredReLUConfig, SwiGLUConfig
 from configs.model_config import (
     AttentionConfig,
     EmbeddingConfig,
-    GEGLUConfig,
-    GELUConfig,
     LayerNormConfig,
     LinearHeadConfig,
     MaskedLMHeadConfig,
     ModelConfig,
-    ReLUConfig,
     RMSNormConfig,
-    SquaredReLUConfig,
-    SwiGLUConfig,
 )
 from configs.position_config import (
     AlibiConfig,

@@ -10,17 +10,15 @@ import numpy as np
 import optax
 import pytest
 
+from configs.mlp_config import GELUConfig, MoEConfig, SwiGLUConfig
 from configs.model_config import (
     FanInInitConfig,
-    GELUConfig,
     InitConfig,
     MaskedLMHeadConfig,
     ModelConfig,
-    MoEConfig,
     MuPInitConfig,
     NoHeadConfig,
     NormalInitConfig,
-    SwiGLUConfig,
     T5InitConfig,
 )
 from configs.optimizer_config import AdamWConfig, CosineConfig

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.model_config import (
+from configs.mlp_config import (
     GEGLUConfig,
     GELUConfig,
     MLPConfig,

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from configs.model_config import ModelConfig, MoEConfig
+from configs.mlp_config import MoEConfig
+from configs.model_config import ModelConfig
 from model.constrain import UNCONSTRAINED
 from model.initializers import Init
 from model.moe import MoE, row_capacity

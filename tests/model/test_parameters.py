@@ -4,7 +4,8 @@ import jax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from configs.model_config import MoEConfig, NoHeadConfig
+from configs.mlp_config import MoEConfig
+from configs.model_config import NoHeadConfig
 from configs.schema import MeshConfig
 from model.build import abstract_params, count_matmul_params, count_params, param_shardings
 from planner.parameters import matmul_params, total_params

@@ -3,21 +3,23 @@
 import random
 from typing import Any
 
+from configs.mlp_config import (
+    GEGLUConfig,
+    GELUConfig,
+    MoEConfig,
+    ReLUConfig,
+    SquaredReLUConfig,
+    SwiGLUConfig,
+)
 from configs.model_config import (
     AttentionConfig,
     EmbeddingConfig,
-    GEGLUConfig,
-    GELUConfig,
     LayerNormConfig,
     LinearHeadConfig,
     MaskedLMHeadConfig,
     ModelConfig,
-    MoEConfig,
     NoHeadConfig,
-    ReLUConfig,
     RMSNormConfig,
-    SquaredReLUConfig,
-    SwiGLUConfig,
 )
 from configs.position_config import (
     AlibiConfig,

@@ -10,7 +10,8 @@ import optax
 import pytest
 
 from configs.data_config import DataConfig
-from configs.model_config import AttentionConfig, ModelConfig, SwiGLUConfig
+from configs.mlp_config import SwiGLUConfig
+from configs.model_config import AttentionConfig, ModelConfig
 from configs.optimizer_config import MuonConfig
 from configs.presets import PRESETS
 from configs.schema import MeshConfig, RunConfig, TrainingConfig

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from configs.errors import InputError
-from configs.model_config import GELUConfig, ModelConfig, MoEConfig
+from configs.mlp_config import GELUConfig, MoEConfig
+from configs.model_config import ModelConfig
 from configs.objective_config import DenoisingConfig, PrefixLMConfig, UL2Config
 from configs.optimizer_config import AdamWConfig
 from configs.position_config import LearnedPositionConfig

@@ -7,14 +7,8 @@ import jax
 import pytest
 
 from configs.data_config import DataConfig
-from configs.model_config import (
-    AttentionConfig,
-    GEGLUConfig,
-    ModelConfig,
-    MoEConfig,
-    RMSNormConfig,
-    SwiGLUConfig,
-)
+from configs.mlp_config import GEGLUConfig, MoEConfig, SwiGLUConfig
+from configs.model_config import AttentionConfig, ModelConfig, RMSNormConfig
 from configs.objective_config import (
     CausalLMConfig,
     DenoisingConfig,

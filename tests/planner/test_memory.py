@@ -7,7 +7,8 @@ import jax
 import pytest
 
 from configs.data_config import DataConfig
-from configs.model_config import ModelConfig, MoEConfig
+from configs.mlp_config import MoEConfig
+from configs.model_config import ModelConfig
 from configs.objective_config import MaskedLMConfig, SpanCorruptionConfig
 from configs.position_config import LearnedPositionConfig
 from configs.schema import MeshConfig, RunConfig, TrainingConfig

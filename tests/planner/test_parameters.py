@@ -9,19 +9,16 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from configs.mlp_config import GELUConfig, MLPConfig, MoEConfig, SwiGLUConfig
 from configs.model_config import (
     AttentionConfig,
     EmbeddingConfig,
-    GELUConfig,
     HeadConfig,
     LayerNormConfig,
     MaskedLMHeadConfig,
-    MLPConfig,
     ModelConfig,
-    MoEConfig,
     NoHeadConfig,
     NormConfig,
-    SwiGLUConfig,
 )
 from configs.position_config import LearnedPositionConfig, PositionConfig
 from configs.presets import PRESETS

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from configs.errors import InputError
-from configs.model_config import AttentionConfig, MoEConfig
+from configs.mlp_config import MoEConfig
+from configs.model_config import AttentionConfig
 from configs.schema import MeshConfig, RunConfig
 from configs.sharding import ShardingRules
 from model.build import param_shardings

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import pytest
 
 from configs.data_config import DataConfig
-from configs.model_config import AttentionConfig, ModelConfig, SwiGLUConfig
+from configs.mlp_config import SwiGLUConfig
+from configs.model_config import AttentionConfig, ModelConfig
 from configs.optimizer_config import AdamWConfig, MuonConfig, OptimizerConfig
 from configs.schema import RunConfig, TrainingConfig
 from planner.flops import executed_flops_per_step

@@ -9,7 +9,8 @@ import optax
 import pytest
 from optax.contrib import MuonDimensionNumbers
 
-from configs.model_config import MoEConfig, MuPInitConfig
+from configs.mlp_config import MoEConfig
+from configs.model_config import MuPInitConfig
 from configs.optimizer_config import AdamWConfig, CosineConfig, MuonConfig
 from model.build import abstract_params, rate_multipliers
 from planner.parameters import parameters

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 
 from configs.errors import InputError
+from configs.mlp_config import GELUConfig, ReLUConfig
 from configs.model_config import (
     AttentionConfig,
     EmbeddingConfig,
-    GELUConfig,
     LayerNormConfig,
     LinearHeadConfig,
     ModelConfig,
-    ReLUConfig,
 )
 from configs.position_config import LearnedPositionConfig
 from configs.presets import PRESETS

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from configs.errors import InputError
+from configs.mlp_config import GELUConfig
 from configs.model_config import (
     AttentionConfig,
     EmbeddingConfig,
-    GELUConfig,
     LayerNormConfig,
     LinearHeadConfig,
     MaskedLMHeadConfig,

@@ -4,13 +4,8 @@ from typing import Any
 
 import pytest
 
-from configs.model_config import (
-    AttentionConfig,
-    EmbeddingConfig,
-    GEGLUConfig,
-    LinearHeadConfig,
-    RMSNormConfig,
-)
+from configs.mlp_config import GEGLUConfig
+from configs.model_config import AttentionConfig, EmbeddingConfig, LinearHeadConfig, RMSNormConfig
 from tests.export.families.parity import check_export, check_import, check_round_trip, perturb
 from tests.export.samples import make_config
 

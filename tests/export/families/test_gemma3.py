@@ -4,12 +4,8 @@ from typing import Any
 
 import pytest
 
-from configs.model_config import (
-    AttentionConfig,
-    EmbeddingConfig,
-    GEGLUConfig,
-    RMSNormConfig,
-)
+from configs.mlp_config import GEGLUConfig
+from configs.model_config import AttentionConfig, EmbeddingConfig, RMSNormConfig
 from configs.position_config import LinearScalingConfig, RopeConfig
 from export.families.gemma3 import GEMMA3
 from tests.export.families.parity import check_export, check_import, check_round_trip, perturb

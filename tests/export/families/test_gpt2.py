@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from configs.model_config import AttentionConfig, GELUConfig, LayerNormConfig
+from configs.mlp_config import GELUConfig
+from configs.model_config import AttentionConfig, LayerNormConfig
 from configs.position_config import LearnedPositionConfig
 from export.convert import flatten
 from export.import_ import import_folder

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from configs.model_config import AttentionConfig, SwiGLUConfig
+from configs.mlp_config import SwiGLUConfig
+from configs.model_config import AttentionConfig
 from configs.position_config import Llama3ScalingConfig, RopeConfig
 from tests.export.families.parity import check_export, check_import, check_round_trip, perturb
 from tests.export.samples import make_config

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 
 from configs.errors import InputError
+from configs.mlp_config import GEGLUConfig, SwiGLUConfig
 from configs.model_config import (
     AttentionConfig,
     EmbeddingConfig,
-    GEGLUConfig,
     LayerNormConfig,
     MaskedLMHeadConfig,
     ModelConfig,
-    SwiGLUConfig,
 )
 from configs.position_config import LinearScalingConfig, RopeConfig
 from configs.presets import PRESETS

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from configs.model_config import AttentionConfig, GEGLUConfig
+from configs.mlp_config import GEGLUConfig
+from configs.model_config import AttentionConfig
 from configs.position_config import RopeConfig, YarnScalingConfig
 from tests.export.families.parity import check_export, check_import, check_round_trip, perturb
 from tests.export.samples import make_config

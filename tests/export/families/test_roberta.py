@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from configs.errors import InputError
-from configs.model_config import GELUConfig, MaskedLMHeadConfig, ModelConfig, NoHeadConfig
+from configs.mlp_config import GELUConfig
+from configs.model_config import MaskedLMHeadConfig, ModelConfig, NoHeadConfig
 from configs.position_config import LearnedPositionConfig
 from configs.presets import PRESETS
 from export.express import express, first_difference

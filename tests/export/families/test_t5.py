@@ -6,15 +6,12 @@ import numpy as np
 import pytest
 
 from configs.errors import InputError
+from configs.mlp_config import GEGLUConfig, GELUConfig, ReLUConfig, SwiGLUConfig
 from configs.model_config import (
     AttentionConfig,
-    GEGLUConfig,
-    GELUConfig,
     LinearHeadConfig,
     ModelConfig,
-    ReLUConfig,
     RMSNormConfig,
-    SwiGLUConfig,
     T5InitConfig,
 )
 from configs.position_config import RelativeBiasConfig
