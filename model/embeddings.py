@@ -32,7 +32,7 @@ class TokenEmbedding(nn.Module):
         )
 
     def __call__(self, tokens_BL: Int[Array, "B L"]) -> Float[Array, "B L D"]:
-        """Looks tokens up. Out-of-range ids must be refused on the host: a gather clamps them."""
+        """Looks tokens up. Ids out of range must be refused on the host: here they give NaN."""
         # Gathered over fsdp before the look-up: afterwards the rows are cut along that axis.
         table_VD = self.constrain(self.table_VD, "vocab", "activation_embed")
         x_BLD = jnp.take(table_VD, tokens_BL, axis=0)

@@ -111,7 +111,7 @@ class Constraints:
 
     Attributes:
       vocab_size: of a tokenizer that exists already.
-      seq_len: tokens a row.
+      seq_len: tokens a row. seq_len_rule: who says so.
       max_params: total parameters, at most.
       unique_tokens: training tokens that exist.
       max_epochs: how often they may be repeated.
@@ -121,6 +121,7 @@ class Constraints:
 
     vocab_size: int | None = None
     seq_len: int | None = None
+    seq_len_rule: str = "given"
     max_params: float | None = None
     unique_tokens: float | None = None
     max_epochs: float = 1.0

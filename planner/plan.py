@@ -72,7 +72,7 @@ def make_plan(
     law, optimum, optimum_rule = allocation.law, allocation.optimum, allocation.rule
     if params is not None:
         optimum = Optimum(params=params, tokens=optimum.flops / (6 * params))
-    length_rule = "given" if constraints.seq_len else "rule of thumb by size"
+    length_rule = constraints.seq_len_rule if constraints.seq_len else "rule of thumb by size"
     seq_len = constraints.seq_len or seq_len_for(optimum.params, template.model.position)
     lengths = template.objective.lengths(seq_len)
     vocab_rule = "of the tokenizer given" if constraints.vocab_size else "rule of thumb by size"

@@ -78,7 +78,11 @@ def _loss_tiles(run: RunRecord) -> list[Tile]:
             ),
         ]
     return tiles + [
-        Tile(label=name.replace("_", " ").capitalize(), value=formatting.percent(value))
+        Tile(
+            label=name.replace("_", " ").capitalize(),
+            value=formatting.percent(value),
+            note="of the held-out documents, by the likeliest token",
+        )
         for name, value in held_out_metrics(run).items()
     ]
 
@@ -94,7 +98,7 @@ def _count_tiles(run: RunRecord) -> list[Tile]:
         tiles.append(
             Tile(
                 label=f"Against {name}s",
-                value=f"{nats - baseline:+.2f} nats",
+                value=f"{nats - baseline:+.2f} nats".replace("-", "−"),
                 note=f"{name} counts of the training rows reach "
                 f"{formatting.significant(baseline, 4)} nats per target",
             )

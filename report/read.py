@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import InputError
+from configs.serialize import SCHEMA_VERSION as CONFIG_SCHEMA_VERSION
 
 SCHEMA_VERSION = 1
 
@@ -143,8 +144,9 @@ def _read_object(path: Path, problems: list[str]) -> Record | None:
         problems.append(f"{path.name}: not a JSON object")
         return None
     version = value.get("schema_version")
-    if version != SCHEMA_VERSION:
-        problems.append(f"{path.name}: schema_version {version!r}, not {SCHEMA_VERSION}")
+    expected = CONFIG_SCHEMA_VERSION if path.name == "config.json" else SCHEMA_VERSION
+    if version != expected:
+        problems.append(f"{path.name}: schema_version {version!r}, not {expected}")
         return None
     return value
 

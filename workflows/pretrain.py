@@ -148,13 +148,18 @@ def _begin(
 
     console.rule("planning", align="left")
     template = replace(template, data=replace(template.data, corpus=str(corpus.path)))
+    constraints = replace(constraints, vocab_size=vocab_size)
+    if symbols and not constraints.seq_len:
+        constraints = replace(
+            constraints,
+            seq_len=guess.config.data.seq_len,
+            seq_len_rule="rule of thumb by size, when the tokenizer got symbols for such rows",
+        )
     plan = calibrated_plan(
         budget,
         template=template,
         law=law,
-        constraints=replace(constraints, vocab_size=vocab_size, seq_len=guess.config.data.seq_len)
-        if symbols
-        else replace(constraints, vocab_size=vocab_size),
+        constraints=constraints,
         hardware=hardware,
         held_out_tokens=corpus.stream("held_out").num_tokens,
         console=console,

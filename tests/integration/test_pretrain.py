@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from report.read import read_run
+
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory, run_isoflop) -> Path:
@@ -38,6 +40,7 @@ def test_pretrain_keeps_what_the_plan_promised(pretrained):
     assert metrics[-1]["step"] == plan["training"]["num_steps"]
     assert metrics[-1]["learning_rate"] == 0.0  # the schedule completed
     assert read(pretrained, "run.json")["status"] == "complete"
+    assert read_run(pretrained / "run").problems == ()
 
 
 @pytest.mark.slow

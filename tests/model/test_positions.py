@@ -1,5 +1,6 @@
 """Positions that are added, against formulas, brute force and published values."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,7 +11,14 @@ from configs.position_config import (
     RelativeBiasConfig,
     SinusoidalPositionConfig,
 )
-from model.positions import alibi_bias, alibi_slopes, distance_bucket, position_rows, sinusoids
+from model.positions import (
+    alibi_bias,
+    alibi_slopes,
+    distance_bucket,
+    position_rows,
+    position_start,
+    sinusoids,
+)
 from tests.model.numpy_transformer import bucket
 
 T5 = RelativeBiasConfig(num_buckets=32, max_distance=128)
@@ -89,3 +97,14 @@ def test_an_odd_width_drops_the_last_cosine():
 def test_positions_take_rows_from_the_offset_on():
     config = LearnedPositionConfig(num_positions=514, offset=2)
     np.testing.assert_array_equal(position_rows(config, jnp.array([[0, 1, 511]])), [[2, 3, 513]])
+
+
+def test_a_table_begun_as_sines_has_the_wanted_deviation_and_position_0_at_the_offset():
+    config = LearnedPositionConfig(num_positions=66, offset=2, start="sinusoidal")
+    table_PD = np.asarray(position_start(config, 0.1)(jax.random.key(0), (66, 96), jnp.float32))
+    # Exact in every row, since sin² + cos² = 1.
+    np.testing.assert_allclose(np.square(table_PD).mean(axis=1), 0.1**2, rtol=1e-5)
+    of_positions = np.asarray(sinusoids(SinusoidalPositionConfig(), jnp.arange(64)[None], 96))[0]
+    np.testing.assert_allclose(table_PD[2:], np.sqrt(2) * 0.1 * of_positions, atol=1e-6)
+    other_key = position_start(config, 0.1)(jax.random.key(1), (66, 96), jnp.float32)
+    np.testing.assert_array_equal(table_PD, other_key)

@@ -183,6 +183,15 @@ def test_learned_positions_reach_as_far_as_either_side():
     assert long.model.position.num_positions == 320
 
 
+def test_small_models_that_learn_their_positions_get_short_rows():
+    budget = Budget(kind="time", value=60.0)
+    learned = make_plan(budget, template=TEMPLATES["bert_base"], hardware=CPU).config
+    turned = make_plan(budget, template=T5, hardware=CPU).config
+    assert learned.data.seq_len == 64 < turned.data.seq_len
+    large = Budget(kind="params", value=1e8)
+    assert make_plan(large, template=TEMPLATES["bert_base"], hardware=GPUS).config.data.seq_len > 64
+
+
 def test_text_is_counted_as_read_not_as_computed():
     denoising = replace(T5, objective=DenoisingConfig())
     budget = Budget(kind="flops", value=1e14)

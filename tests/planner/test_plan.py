@@ -183,6 +183,14 @@ def test_sizes_that_are_given_are_kept():
     assert rules["data.seq_len"] == "given"
 
 
+def test_a_length_that_was_fixed_for_another_reason_says_so():
+    constraints = Constraints(seq_len=64, seq_len_rule="because of the tokenizer")
+    budget = Budget(kind="time", value=60.0)
+    plan = make_plan(budget, template=TEMPLATE, hardware=CPU, constraints=constraints)
+    rules = {rule.field: rule.rule for rule in plan.rules}
+    assert rules["data.seq_len"] == "because of the tokenizer"
+
+
 def test_a_changed_config_changes_what_is_predicted():
     plan = make_plan(Budget(kind="time", value=60.0), template=TEMPLATE, hardware=CPU)
     longer = replace(plan.config.training, num_steps=2 * plan.config.training.num_steps)

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from configs.serialize import SCHEMA_VERSION
+
 Files = dict[str, Any]
 
 
@@ -48,7 +50,7 @@ def run_files() -> Files:
             "hardware": {"device": "cpu", "num_devices": 1, "source": "time trial"},
         },
         "config.json": {
-            "schema_version": 1,
+            "schema_version": SCHEMA_VERSION,
             "name": "small",
             "model": {"emb_dim": 128},
             "data": {"seq_len": 128},

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from report.compare import comparison_rows, relative_difference
+from report.curves import curves_section
 from report.headline import headline_tiles
 from report.read import read_run
 from report.terminal import comparison_table, print_comparison
@@ -128,3 +129,19 @@ def test_terminal_table_prints_brackets_as_they_are(write_run, files):
     assert all(len(cells) == len(table.headers) for cells in table.rows)
     for cells in table.rows:
         assert cells[0] in output.getvalue()
+
+
+def test_headline_of_an_objective_without_bits_gives_its_loss_measures_and_baselines(
+    write_run, files
+):
+    files["summary.json"] |= {"nats_per_token": 3.25, "bits_per_byte": None}
+    files["summary.json"]["metrics"] = {"masked_token_accuracy": 0.4}
+    files["summary.json"]["baselines"] = {"unigram_nats": 6.5, "bigram_nats": 3.0}
+    files["evaluations.jsonl"] = [{"step": 100, "nats_per_token": 3.25, "bits_per_byte": None}]
+    run = read_run(write_run(files))
+    tiles = {tile.label: tile.value for tile in headline_tiles(run)}
+    assert tiles["Held-out loss"] == "3.250"
+    assert tiles["Masked token accuracy"] == "40.0%"
+    assert (tiles["Against unigrams"], tiles["Against bigrams"]) == ("−3.25 nats", "+0.25 nats")
+    assert not any("xz" in label or "bits" in label for label in tiles)
+    assert "Held-out bits per byte" not in curves_section(run)

@@ -154,7 +154,7 @@ def test_values_of_any_wrong_type_do_not_stop_the_page(write_run, files):
         for name in ("metrics.jsonl", "samples.jsonl", "evaluations.jsonl", "events.jsonl"):
             files[name] = [{"step": 1} | dict.fromkeys(files[name][0].keys() - {"step"}, junk)]
         run_dir = write_run(files)
-        Page(build_report(run_dir))
+        assert Page(build_report(run_dir)).tags[0] == "html"
         run_dir.rename(run_dir.with_name(f"run-{type(junk).__name__}"))
 
 

@@ -3,6 +3,8 @@
 import pytest
 
 from configs.errors import InputError
+from configs.schema import RunConfig
+from configs.serialize import save
 from report.read import entries, lookup, number, read_run
 
 
@@ -47,6 +49,14 @@ def test_a_damaged_line_further_up_is_reported(write_run, files):
     run = read_run(run_dir)
     assert len(run.metrics) == 10
     assert run.problems == ("metrics.jsonl: 1 damaged line(s) left out",)
+
+
+def test_the_config_that_training_writes_is_read(write_run, files):
+    run_dir = write_run(files)
+    save(RunConfig(name="written"), run_dir / "config.json")
+    run = read_run(run_dir)
+    assert run.problems == ()
+    assert run.config is not None and run.config["name"] == "written"
 
 
 def test_damaged_plan_and_newer_summary_are_left_out_and_reported(write_run, files):
