@@ -26,7 +26,7 @@ $(CORE): requirements/core.txt pyproject.toml
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(DEV): $(CORE) requirements/dev.txt requirements/huggingface.txt
+$(DEV): $(CORE) requirements/dev.txt requirements/harness.txt requirements/huggingface.txt
 	$(PIP) -r requirements/dev.txt
 	@touch $@
 
