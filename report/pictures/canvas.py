@@ -1,0 +1,55 @@
+"""What all pictures share: colours, a figure, and how one gets to disk."""
+
+import os
+from pathlib import Path
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+COLORS = ("#2463c4", "#b8560b", "#2e7d4f", "#8a3fa0", "#63666c", "#b02a23")
+MUTED, RULE = "#63666c", "#e3e3df"
+
+_STYLE = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9.5,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "legend.frameon": False,
+}
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches; it belongs to no window, so any number may be open."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+    return figure
+
+
+def style():
+    """A context in which axes, ticks and legends are made as all our pictures have them."""
+    return matplotlib.rc_context(_STYLE)
+
+
+def save_png(figure: Figure, path: Path, *, dpi: int = 150) -> Path:
+    """Writes a figure, replacing an older file at once; returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Labels may hold characters the font lacks; they are drawn as boxes, which is no reason to fail.
+    figure.savefig(temporary, format="png", dpi=dpi)
+    os.replace(temporary, path)
+    return path
+
+
+def write_html(page: str, path: Path) -> Path:
+    """Writes a page, replacing an older file at once; returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(page.encode("utf-8", errors="replace"))
+    os.replace(temporary, path)
+    return path
