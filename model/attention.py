@@ -10,17 +10,27 @@ from jaxtyping import Array, Bool, Float, Int
 from configs.model_config import LayerNormConfig, ModelConfig, NormConfig
 from model.constrain import Constrain
 from model.initializers import Init
-from model.kernels import causal_attention, dot_product_attention
+from model.kernels import (
+    attention_weights,
+    causal_attention,
+    dot_product_attention,
+    heads_first,
+)
 from model.linear import Linear
 from model.norms import make_norm
 from model.rotary import Rotation, rotate
 
+ATTENTION = "attention"  # the collection that attention weights go to where it is asked for
+
 
 class LayerCache(NamedTuple):
-    """Keys and values of the S slots a layer has room for, in compute dtype."""
+    """Keys and values of the S slots a layer has room for, in compute dtype.
 
-    key_BSKC: Float[Array, "B S K C"]
-    value_BSKC: Float[Array, "B S K C"]
+    Heads come before slots, as attention multiplies them: nothing is transposed at every token.
+    """
+
+    key_BKSC: Float[Array, "B K S C"]
+    value_BKSC: Float[Array, "B K S C"]
 
 
 class Visible(NamedTuple):
@@ -89,6 +99,27 @@ class _Projections(nn.Module):
         k_BMKC = self.constrain(k_BMKC, "batch", "length", "kv_heads", None)
         return k_BMKC, self.constrain(self.value(x_BMD), "batch", "length", "kv_heads", None)
 
+    def show(
+        self,
+        q_BLHC: Float[Array, "B L H C"],
+        k_BKMC: Float[Array, "B K M C"],
+        mask_BLM: Bool[Array, "B L M"],
+        bias_HLM: Float[Array, "H L M"] | None = None,
+    ) -> None:
+        """Puts the weights, fp32 [B, H, L, M], where a caller asked for them; else does nothing."""
+        if self.is_mutable_collection(ATTENTION) and not self.is_initializing():
+            a = self.config.attention
+            weights_BKGLM = attention_weights(
+                q_BLHC,
+                k_BKMC,
+                mask_BLM,
+                scale=a.score_scale,
+                softcap=a.logit_softcap,
+                bias_HLM=bias_HLM,
+            )
+            B, K, G, L, M = weights_BKGLM.shape
+            self.sow(ATTENTION, "weights", jnp.reshape(weights_BKGLM, (B, K * G, L, M)))
+
     def joined(self, heads_BLHC: Float[Array, "B L H C"]) -> Float[Array, "B L D"]:
         return self.out(self.constrain(heads_BLHC, "batch", "length", "heads", None))
 
@@ -113,16 +144,18 @@ class Attention(_Projections):
         a = self.config.attention
         q_BLHC = self.queries(x_BLD, visible.rotation)
         k_BMKC, v_BMKC = self.keys_and_values(x_BLD, visible.rotation)
+        k_BKMC, v_BKMC = heads_first(k_BMKC), heads_first(v_BMKC)
         if cache is not None:
             assert write_slot is not None
-            k_BMKC = jax.lax.dynamic_update_slice_in_dim(cache.key_BSKC, k_BMKC, write_slot, 1)
-            v_BMKC = jax.lax.dynamic_update_slice_in_dim(cache.value_BSKC, v_BMKC, write_slot, 1)
-            cache = LayerCache(k_BMKC, v_BMKC)
+            k_BKMC = jax.lax.dynamic_update_slice_in_dim(cache.key_BKSC, k_BKMC, write_slot, 2)
+            v_BKMC = jax.lax.dynamic_update_slice_in_dim(cache.value_BKSC, v_BKMC, write_slot, 2)
+            cache = LayerCache(k_BKMC, v_BKMC)
+        self.show(q_BLHC, k_BKMC, visible.mask_BLM, visible.bias_HLM)
         if self.causal_blocks > 1:
             out_BLHC = causal_attention(
                 q_BLHC,
-                k_BMKC,
-                v_BMKC,
+                k_BKMC,
+                v_BKMC,
                 visible.mask_BLM,
                 num_blocks=self.causal_blocks,
                 scale=a.score_scale,
@@ -132,8 +165,8 @@ class Attention(_Projections):
         else:
             out_BLHC = dot_product_attention(
                 q_BLHC,
-                k_BMKC,
-                v_BMKC,
+                k_BKMC,
+                v_BKMC,
                 visible.mask_BLM,
                 scale=a.score_scale,
                 softcap=a.logit_softcap,
@@ -159,11 +192,13 @@ class CrossAttention(_Projections):
         if memory_BMD is None:
             assert cache is not None
         else:
-            cache = LayerCache(*self.keys_and_values(memory_BMD, None))
+            cache = LayerCache(*map(heads_first, self.keys_and_values(memory_BMD, None)))
+        q_BLHC = self.queries(x_BLD, None)
+        self.show(q_BLHC, cache.key_BKSC, mask_BLM)
         out_BLHC = dot_product_attention(
-            self.queries(x_BLD, None),
-            cache.key_BSKC,
-            cache.value_BSKC,
+            q_BLHC,
+            cache.key_BKSC,
+            cache.value_BKSC,
             mask_BLM,
             scale=a.score_scale,
             softcap=a.logit_softcap,

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from configs.mlp_config import MoEConfig
 from configs.model_config import ModelConfig
 from configs.sharding import ShardingRules
+from model.attention import ATTENTION
 from model.cache import Cache
 from model.constrain import UNCONSTRAINED, Constrain, named_sharding
 from model.decoder_only import DecoderOnly
@@ -30,9 +31,33 @@ ARCHITECTURES: dict[str, type[Model]] = {
 }
 
 
-def build_model(config: ModelConfig, constrain: Constrain = UNCONSTRAINED) -> Model:
-    """The module a config describes."""
-    return ARCHITECTURES[config.architecture](config, constrain)
+def build_model(
+    config: ModelConfig, constrain: Constrain = UNCONSTRAINED, *, stacked: bool = True
+) -> Model:
+    """The module a config describes; not stacked, it takes what `unstack_layers` gives."""
+    return ARCHITECTURES[config.architecture](config, constrain, stacked)
+
+
+def unstack_layers(params: Params) -> Params:
+    """Parameters with a tree for each layer: {"layers": {…[N, …]}} becomes layers_0, layers_1, …
+
+    Generation reads them so. Arrays are copied.
+    """
+
+    @jax.jit
+    def unstack(params: Params) -> Params:
+        unstacked = {}
+        for stack, tree in params.items():
+            unstacked[stack] = {name: leaf for name, leaf in tree.items() if name != "layers"}
+            if "layers" in tree:
+                layers = tree["layers"]
+                for layer in range(len(jax.tree.leaves(layers)[0])):
+                    unstacked[stack][f"layers_{layer}"] = jax.tree.map(
+                        lambda leaf, layer=layer: leaf[layer], layers
+                    )
+        return unstacked
+
+    return unstack(params)
 
 
 def forward_with_losses(
@@ -57,15 +82,47 @@ def forward(
     return forward_with_losses(model, params, tokens_BL, **fields)[0]
 
 
+def forward_with_attention(
+    model: Model, params: Params, tokens_BL: Int[Array, "B L"], **fields: jax.Array | None
+) -> tuple[Float[Array, "B L V"], dict[str, dict[str, Float[Array, "_ B H _ _"]]]]:
+    """Logits, and the attention weights of every layer.
+
+    Args:
+      model: a stacked one.
+      fields: as `forward_with_losses`.
+
+    Returns:
+      fp32 logits; for each stack ("encoder", "decoder") its weights by kind, "self" and, where it
+      reads a memory, "cross": fp32, every query's adding up to 1 over the keys (evenly over all of
+      them where a query of padding may see none).
+    """
+    given: dict[str, Any] = {name: field for name, field in fields.items() if field is not None}
+    (logits_BLV, _), shown = model.apply(
+        {"params": params}, tokens_BL, **given, mutable=[ATTENTION]
+    )
+    kinds = {"self": "attention", "cross": "cross_attention"}
+    weights = {
+        stack: {
+            kind: layers["layers"][name]["weights"][0]
+            for kind, name in kinds.items()
+            if name in layers["layers"]
+        }
+        for stack, layers in shown[ATTENTION].items()
+    }
+    return logits_BLV, weights
+
+
 def start(
     model: EncoderDecoder,
     params: Params,
     tokens_BL: Int[Array, "B L"],
     cache: Cache,
+    *,
+    num_logits: int | None = None,
     **fields: jax.Array,
-) -> tuple[Float[Array, "B L V"], Cache]:
+) -> tuple[Float[Array, "B l V"], Cache]:
     """Encodes and reads a decoder's first tokens: `EncoderDecoder.start`."""
-    given: dict[str, Any] = dict(fields)
+    given: dict[str, Any] = {"num_logits": num_logits, **fields}
     started = model.apply(
         {"params": params}, tokens_BL, cache, **given, method=EncoderDecoder.start
     )
@@ -81,13 +138,16 @@ def extend(
     positions: Int[Array, "B L"],
     segment_ids: Int[Array, "B L"],
     prefix: Int[Array, "B L"] | None = None,
-) -> tuple[Float[Array, "B L V"], Cache]:
+    num_logits: int | None = None,
+) -> tuple[Float[Array, "B l V"], Cache]:
     """Logits of further tokens, and the longer cache: the decoder's `extend`.
 
     Args:
       prefix: for a decoder-only model; None where no token sees a later one.
+      num_logits: only those of the last l places; None: of all.
     """
     fields: dict[str, Any] = {"positions": positions, "segment_ids": segment_ids}
+    fields["num_logits"] = num_logits
     if prefix is not None:
         fields["prefix"] = prefix
     extended = model.apply(
@@ -106,7 +166,9 @@ def abstract_params(config: ModelConfig) -> Params:
     return nn.meta.unbox(_abstract_boxed(config))
 
 
-def param_shardings(config: ModelConfig, mesh: Mesh, rules: ShardingRules) -> Params:
+def param_shardings(
+    config: ModelConfig, mesh: Mesh, rules: ShardingRules, *, stacked: bool = True
+) -> Params:
     """Sharding of every parameter: its logical axes through the strict resolver.
 
     Raises:
@@ -117,7 +179,9 @@ def param_shardings(config: ModelConfig, mesh: Mesh, rules: ShardingRules) -> Pa
         return named_sharding(mesh, rules, box.names, box.value.shape)
 
     return jax.tree.map(
-        shard, _abstract_boxed(config), is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned)
+        shard,
+        _abstract_boxed(config, stacked=stacked),
+        is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned),
     )
 
 
@@ -168,5 +232,6 @@ def _init_boxed(model: Model, key: jax.Array) -> Params:
     return dict(variables["params"])
 
 
-def _abstract_boxed(config: ModelConfig) -> Params:
-    return jax.eval_shape(partial(_init_boxed, build_model(config)), jax.random.key(0))
+def _abstract_boxed(config: ModelConfig, *, stacked: bool = True) -> Params:
+    model = build_model(config, stacked=stacked)
+    return jax.eval_shape(partial(_init_boxed, model), jax.random.key(0))

@@ -21,16 +21,20 @@ class DecoderOnly(nn.Module):
     Attributes:
       config: widths, depth and variants.
       constrain: how activations are cut over the mesh; nothing by default.
+      stacked: whether layers' parameters are stacked; see `Stack`.
     """
 
     config: ModelConfig
     constrain: Constrain = UNCONSTRAINED
+    stacked: bool = True
 
     def setup(self):
         c = self.config
         self.token_embedding = TokenEmbedding(c, self.constrain)
         self.decoder_embedding = InputEmbedding(c, self.constrain)
-        self.decoder = Stack(c, self.constrain, StackSpec(num_layers=c.num_layers, causal=True))
+        self.decoder = Stack(
+            c, self.constrain, StackSpec(num_layers=c.num_layers, causal=True), self.stacked
+        )
         self.head = Head(c, self.constrain)
 
     def __call__(
@@ -67,7 +71,8 @@ class DecoderOnly(nn.Module):
         positions: Int[Array, "B L"],
         segment_ids: Int[Array, "B L"],
         prefix: Int[Array, "B L"] | None = None,
-    ) -> tuple[Float[Array, "B L V"], Cache]:
+        num_logits: int | None = None,
+    ) -> tuple[Float[Array, "B l V"], Cache]:
         """Logits of L more tokens after those in the cache, and the cache with them added.
 
         The prompt goes in at once (L its length), then one token at a time. The caller sees to it
@@ -75,6 +80,8 @@ class DecoderOnly(nn.Module):
 
         Args:
           prefix: 1 where these L tokens see one another both ways, as a prefix LM's prompt does.
+          num_logits: only those of the last l places; None: of all. A prompt's last ones are all
+            that generation wants, and the head costs as much as several layers.
         """
         places, segments_BS = cached_places(cache, segment_ids)
         if prefix is not None:
@@ -85,8 +92,13 @@ class DecoderOnly(nn.Module):
         x_BLD = self.decoder_embedding(self.token_embedding(tokens_BL), positions)
         out = self.decoder(x_BLD, positions, places, cache=cache.layers, write_slot=cache.length)
         assert out.cache is not None
-        logits_BLV = self.head(out.x_BLD, self.token_embedding.table_VD)
-        return logits_BLV, Cache(out.cache, segments_BS, cache.length + tokens_BL.shape[1])
+        logits_BlV = self.head(last_places(out.x_BLD, num_logits), self.token_embedding.table_VD)
+        return logits_BlV, Cache(out.cache, segments_BS, cache.length + tokens_BL.shape[1])
+
+
+def last_places(x_BLD: Float[Array, "B L D"], number: int | None) -> Float[Array, "B l D"]:
+    """The last `number` places of each row; None: all."""
+    return x_BLD if number is None else x_BLD[:, -number:]
 
 
 def cached_places(cache: Cache, segments_BL: Int[Array, "B L"]) -> tuple[Places, Int[Array, "B S"]]:

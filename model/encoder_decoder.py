@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Int
 from configs.model_config import ModelConfig
 from model.cache import Cache
 from model.constrain import UNCONSTRAINED, Constrain
-from model.decoder_only import cached_places
+from model.decoder_only import cached_places, last_places
 from model.embeddings import InputEmbedding, TokenEmbedding
 from model.head import Head
 from model.masks import row_places
@@ -24,10 +24,12 @@ class EncoderDecoder(nn.Module):
     Attributes:
       config: widths, depth and variants.
       constrain: how activations are cut over the mesh; nothing by default.
+      stacked: whether layers' parameters are stacked; see `Stack`.
     """
 
     config: ModelConfig
     constrain: Constrain = UNCONSTRAINED
+    stacked: bool = True
 
     def setup(self):
         c = self.config
@@ -35,9 +37,9 @@ class EncoderDecoder(nn.Module):
         decoder = StackSpec(num_layers=c.num_layers, causal=True, reads_memory=True)
         self.token_embedding = TokenEmbedding(c, self.constrain)
         self.encoder_embedding = InputEmbedding(c, self.constrain)
-        self.encoder = Stack(c, self.constrain, encoder)
+        self.encoder = Stack(c, self.constrain, encoder, self.stacked)
         self.decoder_embedding = InputEmbedding(c, self.constrain)
-        self.decoder = Stack(c, self.constrain, decoder)
+        self.decoder = Stack(c, self.constrain, decoder, self.stacked)
         self.head = Head(c, self.constrain)
 
     def __call__(
@@ -88,12 +90,13 @@ class EncoderDecoder(nn.Module):
         encoder_tokens: Int[Array, "B M"],
         encoder_positions: Int[Array, "B M"],
         encoder_segment_ids: Int[Array, "B M"],
-    ) -> tuple[Float[Array, "B L V"], Cache]:
+        num_logits: int | None = None,
+    ) -> tuple[Float[Array, "B l V"], Cache]:
         """Encodes, and reads the first L tokens: `extend` on an empty cache, which keeps the
         memory's keys and values of every layer."""
         encoded = self.encode(encoder_tokens, encoder_positions, encoder_segment_ids)
         memory = Memory(encoded.x_BLD, encoder_segment_ids)
-        return self._extend(tokens_BL, cache, memory, positions, segment_ids)
+        return self._extend(tokens_BL, cache, memory, positions, segment_ids, num_logits)
 
     def extend(
         self,
@@ -102,11 +105,16 @@ class EncoderDecoder(nn.Module):
         *,
         positions: Int[Array, "B L"],
         segment_ids: Int[Array, "B L"],
-    ) -> tuple[Float[Array, "B L V"], Cache]:
-        """Logits of L more tokens after those in the cache, and the cache with them added."""
+        num_logits: int | None = None,
+    ) -> tuple[Float[Array, "B l V"], Cache]:
+        """Logits of L more tokens after those in the cache, and the cache with them added.
+
+        Args:
+          num_logits: only those of the last l places; None: of all.
+        """
         assert cache.memory_segments_BM is not None
         memory = Memory(None, cache.memory_segments_BM)
-        return self._extend(tokens_BL, cache, memory, positions, segment_ids)
+        return self._extend(tokens_BL, cache, memory, positions, segment_ids, num_logits)
 
     def _extend(
         self,
@@ -115,7 +123,8 @@ class EncoderDecoder(nn.Module):
         memory: Memory,
         positions: Int[Array, "B L"],
         segment_ids: Int[Array, "B L"],
-    ) -> tuple[Float[Array, "B L V"], Cache]:
+        num_logits: int | None,
+    ) -> tuple[Float[Array, "B l V"], Cache]:
         places, segments_BS = cached_places(cache, segment_ids)
         x_BLD = self.decoder_embedding(self.token_embedding(tokens_BL), positions)
         out = self.decoder(
@@ -127,6 +136,6 @@ class EncoderDecoder(nn.Module):
             write_slot=cache.length,
         )
         assert out.cache is not None
-        logits_BLV = self.head(out.x_BLD, self.token_embedding.table_VD)
+        logits_BlV = self.head(last_places(out.x_BLD, num_logits), self.token_embedding.table_VD)
         length = cache.length + tokens_BL.shape[1]
-        return logits_BLV, Cache(out.cache, segments_BS, length, memory.segments_BM)
+        return logits_BlV, Cache(out.cache, segments_BS, length, memory.segments_BM)

@@ -18,16 +18,20 @@ class EncoderOnly(nn.Module):
     Attributes:
       config: widths, depth and variants.
       constrain: how activations are cut over the mesh; nothing by default.
+      stacked: whether layers' parameters are stacked; see `Stack`.
     """
 
     config: ModelConfig
     constrain: Constrain = UNCONSTRAINED
+    stacked: bool = True
 
     def setup(self):
         c = self.config
         self.token_embedding = TokenEmbedding(c, self.constrain)
         self.encoder_embedding = InputEmbedding(c, self.constrain)
-        self.encoder = Stack(c, self.constrain, StackSpec(num_layers=c.num_layers, causal=False))
+        self.encoder = Stack(
+            c, self.constrain, StackSpec(num_layers=c.num_layers, causal=False), self.stacked
+        )
         self.head = Head(c, self.constrain)
 
     def __call__(

@@ -1,11 +1,18 @@
-"""From the last activations to logits over the vocabulary."""
+"""From the last activations to logits: over the vocabulary, or over classes (heads.py)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from configs.model_config import LinearHeadConfig, MaskedLMHeadConfig, ModelConfig, NoHeadConfig
+from configs.model_config import (
+    ClassHeadConfig,
+    LinearHeadConfig,
+    MaskedLMHeadConfig,
+    ModelConfig,
+    NoHeadConfig,
+)
 from model.constrain import Constrain
+from model.heads import ClassHead
 from model.initializers import Init, logit_multiplier
 from model.linear import Linear, add_bias, project
 from model.mlp import gelu
@@ -27,6 +34,8 @@ class Head(nn.Module):
         D, V = c.emb_dim, c.vocab_size
         if isinstance(c.head, NoHeadConfig):
             return x_BLD.astype(jnp.float32)
+        if isinstance(c.head, ClassHeadConfig):
+            return ClassHead(c, c.head, self.constrain, name="classes")(x_BLD)
         if isinstance(c.head, MaskedLMHeadConfig):
             bias_axes = ("norm",) if c.head.use_dense_bias else ()
             dense = Linear(

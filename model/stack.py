@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from configs.model_config import ModelConfig
 from configs.position_config import AlibiConfig, RelativeBiasConfig, RopeConfig
-from model.attention import Visible
+from model.attention import ATTENTION, Visible
 from model.block import Block, BlockCache, LayerInputs, Shared
 from model.constrain import Constrain
 from model.initializers import Init
@@ -18,6 +18,8 @@ from model.mlp import Losses
 from model.norms import make_norm
 from model.positions import RelativeBias, alibi_bias
 from model.rotary import local_rotation, rotation
+
+LayerCaches = tuple[BlockCache, ...]  # one a layer, where layers are laid out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,7 @@ class StackOutput(NamedTuple):
     """Normed activations; the cache with the new tokens added; auxiliary losses summed."""
 
     x_BLD: Float[Array, "B L D"]
-    cache: BlockCache | None
+    cache: BlockCache | LayerCaches | None
     losses: Losses
 
 
@@ -55,11 +57,16 @@ class Stack(nn.Module):
 
     Scanned, the compiled program holds one block and a loop; unrolled, the same loop laid out N
     times. Either way the parameters are the same tree, so checkpoints move between the two.
+
+    Attributes:
+      stacked: False lays out one block a layer, with parameters and a cache of its own, for
+        generation: cutting a layer out of stacked ones would copy it at every token.
     """
 
     config: ModelConfig
     constrain: Constrain
     spec: StackSpec
+    stacked: bool = True
 
     @nn.compact
     def __call__(
@@ -69,7 +76,7 @@ class Stack(nn.Module):
         places: Places,
         *,
         memory: Memory | None = None,
-        cache: BlockCache | None = None,
+        cache: BlockCache | LayerCaches | None = None,
         write_slot: Int[Array, ""] | None = None,
     ) -> StackOutput:
         """Runs the layers in order.
@@ -77,31 +84,10 @@ class Stack(nn.Module):
         Args:
           places: where queries and keys stand: the row itself, or its place in the cache.
           memory: what cross-attention reads, in a stack that does.
-          cache: keys and values of all layers, each leaf with a leading N axis; None in training.
+          cache: keys and values of all layers, each leaf with a leading N axis, or one cache a
+            layer; None in training.
         """
-        c, spec = self.config, self.spec
-        block = Block
-        if c.remat == "full":
-            # Under scan the loop itself keeps the recomputation from being merged away.
-            block = nn.remat(Block, prevent_cse=not c.scan_layers)
-        # A prefix sees itself both ways, and a cache has slots beyond the row.
-        in_blocks = spec.causal and cache is None and places.key_prefix_BM is None
-        layers = nn.scan(
-            block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=(0, nn.broadcast),  # type: ignore[arg-type]
-            out_axes=0,
-            length=spec.num_layers,
-            unroll=1 if c.scan_layers else spec.num_layers,
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )(
-            c,
-            self.constrain,
-            c.attention.causal_blocks if in_blocks else 1,
-            spec.reads_memory,
-            name="layers",
-        )
+        c = self.config
         full, window = self._visible(positions_BL, places)
         shared = Shared(
             full=full,
@@ -113,10 +99,63 @@ class Stack(nn.Module):
             if memory is None
             else segment_mask(places.query_segments_BL, memory.segments_BM),
         )
-        x_BLD, (cache, losses) = layers(x_BLD, self._layer_inputs(cache), shared)
+        # A prefix sees itself both ways, and a cache has slots beyond the row.
+        in_blocks = self.spec.causal and cache is None and places.key_prefix_BM is None
+        run = self._scanned if self.stacked else self._laid_out
+        x_BLD, cache, losses = run(
+            x_BLD, cache, shared, c.attention.causal_blocks if in_blocks else 1
+        )
         if c.norm_placement != "post":
             x_BLD = make_norm(c.norm, jnp.dtype(c.compute_dtype), "final_norm")(x_BLD)
-        return StackOutput(x_BLD, cache, {name: jnp.sum(loss) for name, loss in losses.items()})
+        return StackOutput(x_BLD, cache, losses)
+
+    def _scanned(
+        self,
+        x_BLD: Float[Array, "B L D"],
+        cache: BlockCache | None,
+        shared: Shared,
+        causal_blocks: int,
+    ) -> tuple[Float[Array, "B L D"], BlockCache | None, Losses]:
+        c, spec = self.config, self.spec
+        block = Block
+        if c.remat == "full":
+            # Under scan the loop itself keeps the recomputation from being merged away.
+            block = nn.remat(Block, prevent_cse=not c.scan_layers)
+        layers = nn.scan(
+            block,
+            variable_axes={"params": 0, ATTENTION: 0},
+            split_rngs={"params": True},
+            in_axes=(0, nn.broadcast),  # type: ignore[arg-type]
+            out_axes=0,
+            length=spec.num_layers,
+            unroll=1 if c.scan_layers else spec.num_layers,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )(c, self.constrain, causal_blocks, spec.reads_memory, name="layers")
+        x_BLD, (cache, losses) = layers(x_BLD, self._layer_inputs(cache), shared)
+        return x_BLD, cache, {name: jnp.sum(loss) for name, loss in losses.items()}
+
+    def _laid_out(
+        self,
+        x_BLD: Float[Array, "B L D"],
+        cache: LayerCaches | None,
+        shared: Shared,
+        causal_blocks: int,
+    ) -> tuple[Float[Array, "B L D"], LayerCaches | None, Losses]:
+        c, spec = self.config, self.spec
+        caches, totals = [], {}
+        for layer, is_window in enumerate(self._is_window):
+            block = Block(
+                c, self.constrain, causal_blocks, spec.reads_memory, name=f"layers_{layer}"
+            )
+            inputs = LayerInputs(
+                cache=None if cache is None else cache[layer],
+                is_first=jnp.asarray(layer == 0) if c.skip_first_norm else None,
+            )
+            of_layer = shared._replace(**{"full" if is_window else "window": None})
+            x_BLD, (layer_cache, losses) = block(x_BLD, inputs, of_layer)
+            caches.append(layer_cache)
+            totals = {name: loss + totals.get(name, 0.0) for name, loss in losses.items()}
+        return x_BLD, None if cache is None else tuple(caches), totals
 
     def _visible(
         self, positions_BL: Int[Array, "B L"], places: Places

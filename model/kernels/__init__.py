@@ -1,5 +1,10 @@
 """Attention back ends behind one function; XLA's own operations are the reference."""
 
-from model.kernels.reference import causal_attention, dot_product_attention
+from model.kernels.reference import (
+    attention_weights,
+    causal_attention,
+    dot_product_attention,
+    heads_first,
+)
 
-__all__ = ["causal_attention", "dot_product_attention"]
+__all__ = ["attention_weights", "causal_attention", "dot_product_attention", "heads_first"]

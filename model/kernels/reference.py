@@ -8,20 +8,23 @@ from jaxtyping import Array, Bool, Float
 _MASKED = -1e30
 
 
-def dot_product_attention(
+def heads_first(x_BMKC: Float[Array, "B M K C"]) -> Float[Array, "B K M C"]:
+    """Keys or values in the order that attention takes them."""
+    return jnp.transpose(x_BMKC, (0, 2, 1, 3))
+
+
+def attention_weights(
     q_BLHC: Float[Array, "B L H C"],
-    k_BMKC: Float[Array, "B M K C"],
-    v_BMKC: Float[Array, "B M K C"],
+    k_BKMC: Float[Array, "B K M C"],
     mask_BLM: Bool[Array, "B L M"],
     *,
     scale: float,
     softcap: float = 0.0,
     bias_HLM: Float[Array, "H L M"] | None = None,
-) -> Float[Array, "B L H C"]:
-    """softmax(scale · q·k + bias) · v; query head h reads key/value head h // (H/K).
+) -> Float[Array, "B K G L M"]:
+    """softmax(scale · q·k + bias), fp32; query head h = k·G + g reads key/value head k.
 
-    Scores and softmax are fp32 (a bf16 softmax loses small weights); the weights are cast back
-    to the value's dtype for the second product. Vaswani et al. 2017, equation 1.
+    Scores and softmax are fp32: a bf16 softmax loses small weights. Vaswani et al. 2017, eq. 1.
 
     Args:
       scale: usually 1/sqrt(C).
@@ -29,10 +32,8 @@ def dot_product_attention(
       bias_HLM: added to the scores, fp32; None for none.
     """
     B, L, H, C = q_BLHC.shape
-    K, M = k_BMKC.shape[2], k_BMKC.shape[1]
+    K, M = k_BKMC.shape[1], k_BKMC.shape[2]
     q_BKGLC = jnp.transpose(jnp.reshape(q_BLHC * scale, (B, L, K, H // K, C)), (0, 2, 3, 1, 4))
-    k_BKMC = jnp.transpose(k_BMKC, (0, 2, 1, 3))
-    v_BKMC = jnp.transpose(v_BMKC, (0, 2, 1, 3))
     scores_BKGLM = jnp.einsum(
         "BKGLC,BKMC->BKGLM", q_BKGLC, k_BKMC, preferred_element_type=jnp.float32
     )
@@ -41,15 +42,31 @@ def dot_product_attention(
     if softcap:
         scores_BKGLM = softcap * jnp.tanh(scores_BKGLM / softcap)
     scores_BKGLM = jnp.where(mask_BLM[:, None, None, :, :], scores_BKGLM, _MASKED)
-    weights_BKGLM = jax.nn.softmax(scores_BKGLM, axis=-1).astype(v_BMKC.dtype)
-    out_BKGLC = jnp.einsum("BKGLM,BKMC->BKGLC", weights_BKGLM, v_BKMC)
-    return jnp.reshape(jnp.transpose(out_BKGLC, (0, 3, 1, 2, 4)), (B, L, H, C))
+    return jax.nn.softmax(scores_BKGLM, axis=-1)
+
+
+def dot_product_attention(
+    q_BLHC: Float[Array, "B L H C"],
+    k_BKMC: Float[Array, "B K M C"],
+    v_BKMC: Float[Array, "B K M C"],
+    mask_BLM: Bool[Array, "B L M"],
+    *,
+    scale: float,
+    softcap: float = 0.0,
+    bias_HLM: Float[Array, "H L M"] | None = None,
+) -> Float[Array, "B L H C"]:
+    """`attention_weights` times the values, in the values' dtype."""
+    weights_BKGLM = attention_weights(
+        q_BLHC, k_BKMC, mask_BLM, scale=scale, softcap=softcap, bias_HLM=bias_HLM
+    )
+    out_BKGLC = jnp.einsum("BKGLM,BKMC->BKGLC", weights_BKGLM.astype(v_BKMC.dtype), v_BKMC)
+    return jnp.reshape(jnp.transpose(out_BKGLC, (0, 3, 1, 2, 4)), q_BLHC.shape)
 
 
 def causal_attention(
     q_BLHC: Float[Array, "B L H C"],
-    k_BLKC: Float[Array, "B L K C"],
-    v_BLKC: Float[Array, "B L K C"],
+    k_BKLC: Float[Array, "B K L C"],
+    v_BKLC: Float[Array, "B K L C"],
     mask_BLL: Bool[Array, "B L L"],
     *,
     num_blocks: int,
@@ -69,8 +86,8 @@ def causal_attention(
         end = min(start + block, L)
         out = dot_product_attention(
             q_BLHC[:, start:end],
-            k_BLKC[:, :end],
-            v_BLKC[:, :end],
+            k_BKLC[:, :, :end],
+            v_BKLC[:, :, :end],
             mask_BLL[:, start:end, :end],
             scale=scale,
             softcap=softcap,

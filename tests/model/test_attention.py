@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs.model_config import AttentionConfig
-from model.kernels import causal_attention, dot_product_attention
+from model.kernels import attention_weights, causal_attention, dot_product_attention
 from tests.model.samples import assert_trees_close, logits_and_gradient, tiny_model
 
 B, L, M, H, K, C = 2, 5, 7, 4, 2, 6
@@ -18,6 +18,12 @@ SCALE = C**-0.5
 def random_heads(length: int, heads: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return rng.standard_normal((B, length, heads, C)).astype(np.float32)
+
+
+def as_taken(q, k, v, *rest):
+    """Heads of keys and values first, as the kernels have them."""
+    first = (q, np.swapaxes(k, 1, 2), np.swapaxes(v, 1, 2), *rest)
+    return map(jnp.asarray, first)
 
 
 def naive_attention(q, k, v, mask, *, scale=SCALE, softcap=0.0, bias=None):
@@ -41,12 +47,24 @@ def test_reference_attention_equals_naive_numpy():
     q, k, v = random_heads(L, H, 0), random_heads(M, K, 1), random_heads(M, K, 2)
     mask = np.random.default_rng(3).random((B, L, M)) < 0.6
     mask[0, 2] = False
-    out = dot_product_attention(*map(jnp.asarray, (q, k, v, mask)), scale=SCALE)
+    out = dot_product_attention(*as_taken(q, k, v, mask), scale=SCALE)
     seen = mask.any(-1)
     np.testing.assert_allclose(
         np.asarray(out)[seen], naive_attention(q, k, v, mask)[seen], atol=1e-6
     )
     assert np.isfinite(out).all()
+
+
+def test_attention_weights_are_what_the_output_is_made_of():
+    q, k, v = random_heads(L, H, 0), random_heads(M, K, 1), random_heads(M, K, 2)
+    mask = np.random.default_rng(3).random((B, L, M)) < 0.6
+    mask[..., 0] = True
+    q, k, v, mask = as_taken(q, k, v, mask)
+    weights_BKGLM = attention_weights(q, k, mask, scale=SCALE)
+    np.testing.assert_allclose(weights_BKGLM.sum(-1), 1.0, rtol=1e-6)
+    assert not np.asarray(weights_BKGLM)[:, :, :, ~np.asarray(mask)[0]][0].any()
+    out = np.einsum("bkglm,bkmc->blkgc", weights_BKGLM, v).reshape(B, L, H, C)
+    np.testing.assert_allclose(dot_product_attention(q, k, v, mask, scale=SCALE), out, atol=1e-6)
 
 
 @pytest.mark.parametrize(("scale", "softcap", "biased"), [(2.0, 0.0, True), (1.0, 1.5, False)])
@@ -57,7 +75,7 @@ def test_scores_are_scaled_then_biased_then_capped_then_masked(scale, softcap, b
     mask[..., 0] = True
     bias = rng.standard_normal((H, L, M)).astype(np.float32) if biased else None
     out = dot_product_attention(
-        *map(jnp.asarray, (q, k, v, mask)),
+        *as_taken(q, k, v, mask),
         scale=scale,
         softcap=softcap,
         bias_HLM=None if bias is None else jnp.asarray(bias),
@@ -70,7 +88,7 @@ def test_scores_are_scaled_then_biased_then_capped_then_masked(scale, softcap, b
 def test_large_scores_do_not_overflow():
     q, k, v = 1e3 * random_heads(L, H, 0), 1e3 * random_heads(L, K, 1), random_heads(L, K, 2)
     mask = np.ones((B, L, L), bool)
-    out = dot_product_attention(*map(jnp.asarray, (q, k, v, mask)), scale=SCALE)
+    out = dot_product_attention(*as_taken(q, k, v, mask), scale=SCALE)
     assert np.isfinite(out).all()
     assert np.abs(out).max() <= np.abs(v).max() * (1 + 1e-6)  # a mean of values
 
@@ -81,7 +99,7 @@ def test_attention_in_causal_blocks_equals_attention_at_once(num_blocks):
     mask = np.tile(np.tri(L, dtype=bool), (B, 1, 1))
     mask[1, 3:, :3] = False
     bias = np.random.default_rng(4).standard_normal((H, L, L)).astype(np.float32)
-    q, k, v, mask, bias = map(jnp.asarray, (q, k, v, mask, bias))
+    q, k, v, mask, bias = as_taken(q, k, v, mask, bias)
     settings = {"scale": SCALE, "softcap": 2.0}
     blocked = causal_attention(q, k, v, mask, num_blocks=num_blocks, bias_HLL=bias, **settings)
     whole = dot_product_attention(q, k, v, mask, bias_HLM=bias, **settings)
@@ -91,8 +109,8 @@ def test_attention_in_causal_blocks_equals_attention_at_once(num_blocks):
 def test_weights_are_softmaxed_in_fp32_under_bf16():
     # 1000 equal scores: each weight is 1e-3, whose sum in bf16 would stall far below one.
     q = jnp.zeros((1, 1, 1, 2), jnp.bfloat16)
-    k = jnp.zeros((1, 1000, 1, 2), jnp.bfloat16)
-    v = jnp.ones((1, 1000, 1, 2), jnp.bfloat16)
+    k = jnp.zeros((1, 1, 1000, 2), jnp.bfloat16)
+    v = jnp.ones((1, 1, 1000, 2), jnp.bfloat16)
     out = dot_product_attention(q, k, v, jnp.ones((1, 1, 1000), bool), scale=1.0)
     assert out.dtype == jnp.bfloat16
     np.testing.assert_allclose(out.astype(jnp.float32), 1.0, rtol=2**-8)

@@ -11,8 +11,10 @@ import pytest
 
 from configs.model_config import ModelConfig
 from configs.position_config import RopeConfig
-from model.build import build_model, extend, start
-from model.cache import empty_cache
+from model.block import BlockCache
+from model.build import build_model, extend, init_params, start, unstack_layers
+from model.cache import empty_cache, grow_cache
+from model.decoder_only import DecoderOnly
 from model.encoder_decoder import EncoderDecoder
 from model.encoder_only import EncoderOnly
 from tests.model.samples import (
@@ -47,12 +49,19 @@ def ragged_rows(config: ModelConfig) -> Rows:
     return with_encoder(rows, encoder_tokens, index, is_token.astype(np.int32))
 
 
-def cached_logits(config: ModelConfig, params: Any, rows: Rows) -> tuple[np.ndarray, int]:
-    """Logits of the prompt at once and then token by token; and the slots written."""
-    model = build_model(config)
+def cached_logits(
+    config: ModelConfig, params: Any, rows: Rows, *, stacked: bool = True
+) -> tuple[np.ndarray, int]:
+    """Logits of the prompt at once and then token by token; and the slots written.
+
+    Not stacked, the cache has room for the prompt only, and grows once it is full.
+    """
+    model = build_model(config, stacked=stacked)
     assert not isinstance(model, EncoderOnly)
     slots = 0 if rows.encoder_tokens is None else rows.encoder_tokens.shape[1]
-    cache, logits = empty_cache(config, 2, LENGTH + 3, memory_slots=slots), []
+    room = LENGTH + 3 if stacked else PROMPT
+    cache = empty_cache(config, 2, room, memory_slots=slots, stacked=stacked)
+    logits = []
 
     def part(begin: int, end: int) -> dict[str, jax.Array]:
         return {
@@ -68,6 +77,7 @@ def cached_logits(config: ModelConfig, params: Any, rows: Rows) -> tuple[np.ndar
         prompt |= {name: x for name, x in rows.fields.items() if name.startswith("encoder_")}
     out, cache = first(params, cache=cache, **prompt)
     logits.append(out)
+    cache = grow_cache(cache, LENGTH + 3)
     for place in range(PROMPT, LENGTH):
         out, cache = run(params, cache=cache, **part(place, place + 1))
         logits.append(out)
@@ -102,13 +112,84 @@ def test_cached_decoding_equals_the_full_forward_pass(name):
     np.testing.assert_allclose(cached[is_token], full[is_token], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        replace(VARIANTS["t5"], num_layers=2),
+        tiny_model(
+            attention=attention(window=3, layer_pattern=("window", "full")),
+            position=RopeConfig(local_theta=100.0),
+            skip_first_norm=True,
+            num_layers=3,
+        ),
+    ],
+    ids=["t5", "windows"],
+)
+def test_layers_laid_out_decode_as_stacked_ones_with_a_cache_that_grows(config):
+    params, rows = random_params(config), ragged_rows(config)
+    stacked, _ = cached_logits(config, params, rows)
+    laid_out, length = cached_logits(config, unstack_layers(params), rows, stacked=False)
+    assert length == LENGTH
+    is_token = rows.segment_ids > 0
+    np.testing.assert_allclose(laid_out[is_token], stacked[is_token], atol=1e-5)
+
+
+def test_layers_laid_out_are_the_stacked_ones_layer_by_layer():
+    config = tiny_model(architecture="encoder_decoder", num_layers=3)
+    params = random_params(config)
+    unstacked = unstack_layers(params)
+    model = build_model(config, stacked=False)
+    shapes = jax.eval_shape(partial(init_params, model), jax.random.key(0))
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), unstacked) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), shapes
+    )
+    for layer in range(3):
+        assert_equal(
+            unstacked["decoder"][f"layers_{layer}"],
+            jax.tree.map(lambda x, layer=layer: x[layer], params["decoder"]["layers"]),
+        )
+
+
+def test_only_the_logits_that_are_asked_for_are_given(baseline):
+    model, rows = build_model(baseline.config), baseline.rows
+    assert isinstance(model, DecoderOnly)
+    fields = {"positions": rows.positions, "segment_ids": rows.segment_ids}
+    B, L = rows.tokens.shape
+    tokens, fields = jnp.asarray(rows.tokens), jax.tree.map(jnp.asarray, fields)
+    cache = empty_cache(baseline.config, B, L)
+    every, _ = extend(model, baseline.params, tokens, cache, **fields)
+    last, _ = extend(model, baseline.params, tokens, cache, **fields, num_logits=2)
+    assert last.shape[:2] == (B, 2)
+    np.testing.assert_allclose(last, every[:, -2:], atol=1e-6)
+
+
+def assert_equal(left: Any, right: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
 def test_a_cache_is_kept_in_the_compute_dtype_with_room_for_the_memory():
     config = tiny_model(architecture="encoder_decoder", compute_dtype="bfloat16")
     cache = empty_cache(config, 3, 7, memory_slots=5)
-    assert cache.layers.memory is not None and cache.memory_segments_BM is not None
+    assert isinstance(cache.layers, BlockCache) and cache.layers.memory is not None
+    assert cache.memory_segments_BM is not None
     shapes = {leaf.shape for leaf in cache.layers.own} | {
         leaf.shape for leaf in cache.layers.memory
     }
-    assert shapes == {(2, 3, 7, 2, 8), (2, 3, 5, 2, 8)}
+    assert shapes == {(2, 3, 2, 7, 8), (2, 3, 2, 5, 8)}
     assert {leaf.dtype for leaf in jax.tree.leaves(cache.layers)} == {jnp.dtype("bfloat16")}
-    assert empty_cache(config, 3, 7).layers.memory is None
+    without_memory = empty_cache(config, 3, 7).layers
+    assert isinstance(without_memory, BlockCache) and without_memory.memory is None
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_a_grown_cache_holds_what_it_held_and_is_empty_beyond(stacked):
+    config = tiny_model(architecture="encoder_decoder")
+    cache = empty_cache(config, 3, 7, memory_slots=5, stacked=stacked)
+    cache = jax.tree.map(lambda x: x + 1, cache)
+    grown = grow_cache(cache, 9)
+    fresh = empty_cache(config, 3, 9, memory_slots=5, stacked=stacked)
+    for old, new, empty in zip(*map(jax.tree.leaves, (cache, grown, fresh)), strict=True):
+        assert new.shape == empty.shape
+        held = np.zeros(new.shape, bool)
+        held[tuple(map(slice, old.shape))] = True
+        np.testing.assert_array_equal(np.asarray(new), np.where(held, 1, 0))
