@@ -213,6 +213,11 @@ def outputs(first: float, second: float, chosen: list[int]) -> Outputs:
     )
 
 
+def test_larger_logits_may_be_further_apart_but_never_by_what_a_wrong_model_shows():
+    assert verify.logit_tolerance(3.0) == verify.LOGIT_TOLERANCE
+    assert verify.LOGIT_TOLERANCE < verify.logit_tolerance(20.0) <= 1e-3
+
+
 def test_greedy_tokens_may_part_only_where_two_tie():
     ours, theirs = outputs(2.00001, 2.0, [0, 0]), outputs(2.0, 2.00001, [0, 1])
     assert verify.compare_greedy(ours, theirs, "a reference") == 1
