@@ -48,6 +48,7 @@ def logit_tolerance(largest: float) -> float:
     """How far logits may be apart, the largest of which (in magnitude) is given."""
     return max(LOGIT_TOLERANCE, _RELATIVE_TOLERANCE * largest)
 
+
 # How an export's tokenizer frames a text: as our rows frame a document.
 TEMPLATES: dict[str, Template] = {
     "decoder_only": "bos",

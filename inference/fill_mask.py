@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import numpy as np
@@ -10,7 +11,13 @@ from configs.errors import require
 from configs.model_config import ModelConfig
 from configs.objective_config import MASK
 from data.tokenizer import Tokenizer
-from inference.prompts import decode_with_symbols, encode_with_symbols, require_places
+from inference.padding import Padded, prompt_places, round_up
+from inference.prompts import (
+    PromptFormat,
+    decode_with_symbols,
+    encode_with_symbols,
+    require_places,
+)
 from model.build import Params, build_model, forward
 
 
@@ -39,12 +46,21 @@ def fill_mask(
     prompts: Sequence[str],
     *,
     top: int = 5,
+    prompt_format: PromptFormat | None = None,
+    context: int | None = None,
 ) -> list[FilledText]:
     """Candidates for every `<mask>` of every prompt, each mask on its own.
 
+    A second call with the shapes of the first compiles nothing.
+
+    Args:
+      top: candidates a mask.
+      prompt_format: what stands around texts; None: as in our own training.
+      context: prompts of more tokens are refused; None: only where a table of positions ends.
+
     Raises:
-      InputError: no prompt, one without a mask or longer than a learned table of positions, a
-        tokenizer without <mask>, a model that is no encoder or has no head.
+      InputError: no prompt, one without a mask or longer than the context, a tokenizer without
+        <mask>, a model that is no encoder or has no head over the vocabulary.
     """
     require(len(prompts) > 0, "prompt", list(prompts), "at least one prompt")
     require(
@@ -53,59 +69,65 @@ def fill_mask(
         config.architecture,
         "an encoder (others continue a prompt)",
     )
-    require(config.head.kind != "none", "model.head.kind", "none", "a head that gives logits")
+    require(
+        config.has_vocab_head,
+        "model.head.kind",
+        config.head.kind,
+        "a head that gives logits of tokens",
+    )
     require(1 <= top <= config.vocab_size, "top", top, f"1 to {config.vocab_size} candidates")
-    rows = [
-        [tokenizer.bos_id, *encode_with_symbols(tokenizer, prompt), tokenizer.eos_id]
-        for prompt in prompts
-    ]
+    f = prompt_format or PromptFormat.of(config, tokenizer)
+    rows = []
+    for prompt in prompts:
+        require(bool(prompt), "prompt", prompt, "some text")
+        rows.append([*f.encoder_before, *encode_with_symbols(tokenizer, prompt), *f.encoder_after])
     mask_id = tokenizer.symbols.id_of(MASK)
     for prompt, row in zip(prompts, rows, strict=True):
         require(mask_id in row, "prompt", prompt, f"a text with {MASK} where a token is missing")
-    length = max(map(len, rows))
-    require_places(config, length)
-    tokens_BL = np.array([row + [tokenizer.pad_id] * (length - len(row)) for row in rows], np.int32)
-    places_BL = np.broadcast_to(np.arange(length, dtype=np.int32), tokens_BL.shape)
-    segments_BL = (places_BL < np.array([[len(row)] for row in rows])).astype(np.int32)
-    probabilities_BLV = np.asarray(
-        _probabilities(config, params, tokens_BL, places_BL, segments_BL)
-    )
-    filled = []
-    for prompt, row, probabilities_LV in zip(prompts, rows, probabilities_BLV, strict=True):
-        best, candidates = list(row), []
-        for place in np.flatnonzero(np.array(row) == mask_id):
-            order = np.argsort(-probabilities_LV[place], kind="stable")[:top].tolist()
-            candidates.append(
-                tuple(
-                    Candidate(
-                        token=token,
-                        text=decode_with_symbols(tokenizer, [token]),
-                        probability=float(probabilities_LV[place, token]),
-                    )
-                    for token in order
-                )
+        require_places(config, len(row), context)
+    filled_up = rows + [rows[0]] * (round_up(len(rows)) - len(rows))
+    padded = Padded.of(filled_up, prompt_places(max(map(len, rows))))
+    probabilities_BLV = np.asarray(_probabilities(config, params, *padded))
+    return [
+        _filled(tokenizer, prompt, row, mask_id, probabilities_LV[-len(row) :], top)
+        for prompt, row, probabilities_LV in zip(
+            prompts, rows, probabilities_BLV[: len(rows)], strict=True
+        )
+    ]
+
+
+def _filled(
+    tokenizer: Tokenizer,
+    prompt: str,
+    row: list[int],
+    mask_id: int,
+    probabilities_LV: np.ndarray,
+    top: int,
+) -> FilledText:
+    best, found = list(row), []
+    for place in np.flatnonzero(np.array(row) == mask_id):
+        order = np.argsort(-probabilities_LV[place], kind="stable")[:top].tolist()
+        candidates = (
+            Candidate(
+                token=token,
+                text=decode_with_symbols(tokenizer, [token]),
+                probability=float(probabilities_LV[place, token]),
             )
-            best[place] = order[0]
-        text = tokenizer.decode(best)
-        filled.append(FilledText(prompt=prompt, candidates=tuple(candidates), text=text))
-    return filled
+            for token in order
+        )
+        found.append(tuple(candidates))
+        best[place] = order[0]
+    return FilledText(prompt=prompt, candidates=tuple(found), text=tokenizer.decode(best))
 
 
+@partial(jax.jit, static_argnames="config")
 def _probabilities(
     config: ModelConfig,
     params: Params,
-    tokens_BL: np.ndarray,
-    positions_BL: np.ndarray,
-    segments_BL: np.ndarray,
+    tokens_BL: jax.Array,
+    positions_BL: jax.Array,
+    segments_BL: jax.Array,
 ) -> jax.Array:
     model = build_model(config)
-
-    @jax.jit
-    def probabilities(params: Params, *fields: jax.Array) -> jax.Array:
-        tokens_BL, positions_BL, segments_BL = fields
-        logits_BLV = forward(
-            model, params, tokens_BL, positions=positions_BL, segment_ids=segments_BL
-        )
-        return jax.nn.softmax(logits_BLV, axis=-1)
-
-    return probabilities(params, tokens_BL, positions_BL, segments_BL)
+    logits_BLV = forward(model, params, tokens_BL, positions=positions_BL, segment_ids=segments_BL)
+    return jax.nn.softmax(logits_BLV, axis=-1)

@@ -2,16 +2,51 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from configs.errors import require
 from configs.model_config import ModelConfig
 from configs.position_config import LearnedPositionConfig
+from data.foreign_tokenizer import ForeignTokenizer
 from data.tokenizer import Tokenizer
 
 
-def require_places(config: ModelConfig, num_tokens: int) -> None:
-    """Raises InputError where a learned table of positions ends before a prompt's tokens do."""
-    places = num_places(config)
+@dataclass(frozen=True, kw_only=True)
+class PromptFormat:
+    """Ids that stand around a text, and what a decoder begins and ends with.
+
+    before, after: around a decoder's prompt (after is usually empty). encoder_before,
+    encoder_after: around an encoder's text. decoder_start: what a decoder beside an encoder begins
+    with. eos_ids: tokens that end a text. pad_id: fills rows; it is masked.
+    """
+
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+    encoder_before: tuple[int, ...] = ()
+    encoder_after: tuple[int, ...] = ()
+    decoder_start: int
+    eos_ids: tuple[int, ...]
+    pad_id: int
+
+    @classmethod
+    def of(cls, config: ModelConfig, tokenizer: Tokenizer) -> "PromptFormat":
+        """As in our own training: <s> before a decoder's text, <s> and </s> around an encoder's,
+        </s> after that of an encoder beside a decoder."""
+        bos, eos = (tokenizer.bos_id,), (tokenizer.eos_id,)
+        return cls(
+            before=bos,
+            encoder_before=() if config.architecture == "encoder_decoder" else bos,
+            encoder_after=eos,
+            decoder_start=tokenizer.bos_id,
+            eos_ids=eos,
+            pad_id=tokenizer.pad_id,
+        )
+
+
+def require_places(config: ModelConfig, num_tokens: int, context: int | None = None) -> None:
+    """Raises InputError for a prompt of more tokens than the context, or than a learned table of
+    positions has rows for; without a context (None) the table alone counts."""
+    places = min((n for n in (num_places(config), context) if n is not None), default=None)
     if places is not None:
         require(num_tokens <= places, "prompt", f"{num_tokens} tokens", f"{places} at most")
 
@@ -25,6 +60,8 @@ def num_places(config: ModelConfig) -> int | None:
 
 def encode_with_symbols(tokenizer: Tokenizer, text: str) -> list[int]:
     """Ids of a text in which the names of control symbols stand for the symbols."""
+    if isinstance(tokenizer, ForeignTokenizer):  # text may spell its special tokens anyway
+        return tokenizer.encode_with_symbols(text)
     names = tokenizer.symbols.ids
     if not names:
         return tokenizer.encode(text)

