@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from configs.errors import InputError
 from configs.model_config import ModelConfig
+from data.foreign_tokenizer import TOKENIZER_FILE, ForeignTokenizer
 from data.tokenizer import Tokenizer
 from export.convert import from_hf, table_name
 from export.families import family_of
@@ -23,7 +24,8 @@ class ImportedModel(NamedTuple):
     Attributes:
       config: the model.
       params: nested dict of fp32 arrays, as `model.build` lays them out.
-      tokenizer: None where it is not one of ours.
+      tokenizer: ours where tokenizer.model is one of ours, else that of tokenizer.json; None where
+        there is neither.
       seq_len: the longest context, in tokens.
     """
 
@@ -36,8 +38,8 @@ class ImportedModel(NamedTuple):
 def import_folder(folder: str | Path) -> ImportedModel:
     """Reads a folder of a family we have a table for.
 
-    The tokenizer is read from tokenizer.model if it is a SentencePiece model with our special ids;
-    one made by others is left (None).
+    The tokenizer is read from tokenizer.model if it is a SentencePiece model with our special ids,
+    from tokenizer.json otherwise.
 
     Raises:
       InputError: no such folder or file, a config we cannot express, pickled weights only, names
@@ -57,11 +59,10 @@ def import_folder(folder: str | Path) -> ImportedModel:
 
 def _tokenizer(folder: Path, *, ours: bool) -> Tokenizer | None:
     path = folder / "tokenizer.model"
-    if not path.is_file():
-        return None
-    try:
-        return Tokenizer.load(path)
-    except InputError:
-        if ours:
-            raise
-        return None
+    if path.is_file():
+        try:
+            return Tokenizer.load(path)
+        except InputError:
+            if ours:
+                raise
+    return ForeignTokenizer(folder) if (folder / TOKENIZER_FILE).is_file() else None
