@@ -164,7 +164,31 @@ class NoHeadConfig:
     kind: Literal["none"] = "none"
 
 
-HeadConfig = LinearHeadConfig | MaskedLMHeadConfig | NoHeadConfig
+@dataclass(frozen=True, kw_only=True)
+class SequenceClassificationHeadConfig:
+    """Dense layer, tanh and a projection to the classes, at every place (BERT's pooler and
+    classifier; Devlin et al. 2019, arXiv 1810.04805): which place counts, loss weights say."""
+
+    kind: Literal["sequence_classification"] = "sequence_classification"
+    num_labels: int = 2
+
+    def __post_init__(self):
+        require(self.num_labels >= 2, "model.head.num_labels", self.num_labels, "2 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenClassificationHeadConfig:
+    """A projection to the classes at every place (Devlin et al. 2019, section 5.3)."""
+
+    kind: Literal["token_classification"] = "token_classification"
+    num_labels: int = 2
+
+    def __post_init__(self):
+        require(self.num_labels >= 2, "model.head.num_labels", self.num_labels, "2 or more")
+
+
+ClassHeadConfig = SequenceClassificationHeadConfig | TokenClassificationHeadConfig
+HeadConfig = LinearHeadConfig | MaskedLMHeadConfig | NoHeadConfig | ClassHeadConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,6 +315,11 @@ class ModelConfig:
             self.skip_first_norm,
             "False with norm_placement post, where no layer norms its input",
         )
+
+    @property
+    def has_vocab_head(self) -> bool:
+        """Whether the head's outputs are logits over the vocabulary."""
+        return isinstance(self.head, LinearHeadConfig | MaskedLMHeadConfig)
 
     @property
     def num_residual_projections(self) -> int:

@@ -11,33 +11,19 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from configs.errors import require, require_positive
+from configs.example_lengths import ExampleLengths
+from configs.labelled_config import (
+    InstructionTuningConfig,
+    SequenceClassificationConfig,
+    SequenceToSequenceConfig,
+    TokenClassificationConfig,
+)
 from configs.model_config import Architecture
 
 MASK = "<mask>"
 FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX = "<fim_prefix>", "<fim_middle>", "<fim_suffix>"
 FIM_MARKERS = (FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX)
 MODE_R, MODE_S, MODE_X = "<R>", "<S>", "<X>"
-
-
-class ExampleLengths(NamedTuple):
-    """Lengths of one example, in places.
-
-    tokens: that the objective takes from the corpus. overlap: how many of them the next row of a
-    cut text repeats. length: of inputs and targets, the decoder's where there are two sides.
-    encoder_length: of the encoder's inputs; 0 without a side of its own. has_prefix: whether the
-    example says which places see one another both ways.
-    """
-
-    tokens: int
-    overlap: int
-    length: int
-    encoder_length: int = 0
-    has_prefix: bool = False
-
-    @property
-    def places(self) -> int:
-        """Of both sides together: what a model computes for an example."""
-        return self.length + self.encoder_length
 
 
 class SpanCounts(NamedTuple):
@@ -336,4 +322,8 @@ ObjectiveConfig = (
     | SpanCorruptionConfig
     | DenoisingConfig
     | UL2Config
+    | SequenceClassificationConfig
+    | TokenClassificationConfig
+    | SequenceToSequenceConfig
+    | InstructionTuningConfig
 )

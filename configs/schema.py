@@ -166,6 +166,14 @@ class RunConfig:
             f"an objective for architecture {self.model.architecture} (this one is for "
             f"{' or '.join(self.objective.architectures)})",
         )
+        classes = ("sequence_classification", "token_classification")
+        if self.model.head.kind in classes or self.objective.kind in classes:
+            require(
+                self.model.head.kind == self.objective.kind,
+                "model.head.kind",
+                self.model.head.kind,
+                f"the head of objective {self.objective.kind}",
+            )
         for seq_len in self.data.row_lengths:
             lengths = self.objective.lengths(seq_len)
             if isinstance(self.model.position, LearnedPositionConfig):

@@ -112,10 +112,13 @@ class TextView:
         pieces: what tokens look like.
         color: mark tokens by colour; else by the brackets of `_BRACKETS`.
         width: cells a line at most; 0: as long as it takes.
+        classes: their names by number, where targets are classes and no tokens.
     """
 
-    def __init__(self, pieces: PieceTable, *, color: bool, width: int = 0):
-        self.pieces, self.color, self.width = pieces, color, width
+    def __init__(
+        self, pieces: PieceTable, *, color: bool, width: int = 0, classes: Sequence[str] = ()
+    ):
+        self.pieces, self.color, self.width, self.classes = pieces, color, width, classes
 
     def legend(self, *, has_prefix: bool = False) -> str:
         """What the marks mean, on one line."""
@@ -144,7 +147,9 @@ class TextView:
                 if source.number == segment.number != 0:
                     yield from self._encoder_lines(source, with_tokens=with_tokens)
             yield f"  {'decoder · ' if encoder else ''}{describe(segment)}"
-            if not is_padding(segment):
+            if not is_padding(segment) and self.classes:
+                yield from self._class_lines(segment)
+            elif not is_padding(segment):
                 for label, tokens in marked_lines(segment, self.pieces):
                     yield from self.lines(tokens, label=label or ("decoder" if encoder else ""))
             if with_tokens:
@@ -210,6 +215,23 @@ class TextView:
                 place = f"{segment.start + i:>6} {int(segment.positions[i]):>8}"
                 yield f"    {place}  {self._cell(token, mark).rstrip()}"
 
+    def _class_lines(self, segment: Segment) -> Iterator[str]:
+        """The inputs, and the classes of the places that carry loss."""
+        inputs = [MarkedToken(token, Mark()) for token in segment.inputs.tolist()]
+        yield from self.lines(inputs, label="inputs")
+        everyone = frozenset(range(len(self.classes)))  # whole names, whatever is in them
+        names = PieceTable([f"{name} " for name in self.classes], everyone)
+        view = TextView(names, color=self.color, width=self.width)
+        targets = segment.targets[segment.loss_weights > 0].tolist()
+        yield from view.lines([MarkedToken(t, Mark(loss=True)) for t in targets], label="classes")
+
+    def _target_cell(self, target: int, weight: float) -> str:
+        mark = Mark(loss=weight > 0)
+        if not self.classes:
+            return self._cell(target, mark)
+        name = self.classes[target] if weight > 0 else ""
+        return f"{target:>7} {self._marked(name, mark, cells=_PIECE_CELLS)}"
+
     def _cell(self, token: int, mark: Mark) -> str:
         return f"{token:>7} {self._marked(self.pieces.name(token), mark, cells=_PIECE_CELLS)}"
 
@@ -220,7 +242,7 @@ class TextView:
         for i, weight in enumerate(segment.loss_weights.tolist()):
             seen = Mark(changed=changed[i], prefix=bool(segment.prefix[i]))
             source = self._cell(int(segment.inputs[i]), seen)
-            target = self._cell(int(segment.targets[i]), Mark(loss=weight > 0))
+            target = self._target_cell(int(segment.targets[i]), weight)
             place = f"{segment.start + i:>6} {int(segment.positions[i]):>8}"
             yield f"    {place}  {source} {target} {weight:g}"
 

@@ -31,7 +31,9 @@ class ClassHead(nn.Module):
         axes = ("embed", "norm")  # so few outputs are not worth cutting
         if isinstance(self.head, SequenceClassificationHeadConfig):
             stddev = init.stddev("hidden", D)
-            x_BLD = jnp.tanh(Linear((D,), (D,), axes, dtype, stddev, ("norm",), name="dense")(x_BLD))
+            x_BLD = jnp.tanh(
+                Linear((D,), (D,), axes, dtype, stddev, ("norm",), name="dense")(x_BLD)
+            )
         if (multiplier := logit_multiplier(c)) != 1.0:
             x_BLD = x_BLD * jnp.asarray(multiplier, dtype)
         out = Linear((D,), (G,), axes, dtype, init.stddev("head", D), ("norm",), name="out")

@@ -19,7 +19,14 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from configs.mlp_config import GATED, MoEConfig
-from configs.model_config import LayerNormConfig, MaskedLMHeadConfig, ModelConfig, NoHeadConfig
+from configs.model_config import (
+    ClassHeadConfig,
+    LayerNormConfig,
+    MaskedLMHeadConfig,
+    ModelConfig,
+    NoHeadConfig,
+    SequenceClassificationHeadConfig,
+)
 from configs.objective_config import ExampleLengths
 from configs.position_config import LearnedPositionConfig, RelativeBiasConfig
 
@@ -147,7 +154,7 @@ def active_size(config: ModelConfig, spec: ParameterSpec) -> int:
 
 def has_tied_head(config: ModelConfig) -> bool:
     """Whether logits are products with the token table."""
-    return config.tie_embeddings and not isinstance(config.head, NoHeadConfig)
+    return config.tie_embeddings and config.has_vocab_head
 
 
 def _spec(path: str, shape: Shape, *logical_axes: str) -> ParameterSpec:
@@ -229,6 +236,13 @@ def _mlp(config: ModelConfig) -> Iterator[ParameterSpec]:
 def _head(config: ModelConfig) -> Iterator[ParameterSpec]:
     head, D, V = config.head, config.emb_dim, config.vocab_size
     if isinstance(head, NoHeadConfig):
+        return
+    if isinstance(head, ClassHeadConfig):
+        if isinstance(head, SequenceClassificationHeadConfig):
+            yield from _linear("head/classes/dense", (D, D), ("embed", "norm"), 1, ("norm",))
+        yield from _linear(
+            "head/classes/out", (D, head.num_labels), ("embed", "norm"), 1, ("norm",)
+        )
         return
     if isinstance(head, MaskedLMHeadConfig):
         bias_axes = ("norm",) if head.use_dense_bias else None

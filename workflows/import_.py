@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import jax
 import tyro
 from rich.console import Console
 
@@ -19,16 +18,11 @@ from configs.objective_config import (
 )
 from configs.overrides import apply_overrides, parse_command
 from configs.schema import RunConfig
-from data.batches import Cursor
-from data.dataset import open_corpora, training_rows
-from data.ledger import Ledger
+from data.dataset import open_corpora
 from export.import_ import import_folder
 from model.build import count_params
-from train.checkpoint import Checkpoints
-from train.loop import Progress
-from train.mesh import make_mesh
 from train.run_directory import RunDirectory
-from train.state import init_state
+from workflows.initial_checkpoint import write_initial_checkpoint
 from workflows.train import create_run
 
 PROG = "isoflop import"
@@ -78,15 +72,7 @@ def main(args: Sequence[str]) -> int:
     corpora = open_corpora(config.data)
     with run:
         create_run(run, config, corpora)
-        mesh = make_mesh(config.mesh)
-        fresh = init_state(config, mesh)
-        params = jax.tree.map(
-            lambda array, leaf: jax.device_put(array, leaf.sharding), imported.params, fresh.params
-        )
-        ledger = Ledger(facts=training_rows(config, corpora).facts)
-        checkpoints = Checkpoints(run.checkpoints)
-        checkpoints.save(fresh._replace(params=params), Progress(Cursor(), ledger, 0.0).to_json())
-        checkpoints.close()
+        write_initial_checkpoint(run, config, corpora, imported.params)
         run.event("imported", str(options.folder))
     Console(highlight=False).print(
         f"{options.out}: {count_params(params):,} parameters, {config.model.architecture}; "

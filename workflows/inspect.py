@@ -23,6 +23,7 @@ from data.batches import Cursor, advance, take_rows
 from data.corpus import Corpus, EncodedDocument, open_corpus, verify_corpus
 from data.corpus_card import CARD_NAME, card_page
 from data.dataset import open_corpora, require_same_corpora, training_rows, with_corpora
+from data.labelled_corpus import LABELS_NAME, read_labels
 from data.ledger import RowEntry
 from data.objectives import Example
 from data.rows import RowSource, ServedBatch
@@ -118,7 +119,8 @@ def inspect_run(options: InspectOptions) -> Iterable[str]:
     tokenizer = Tokenizer.load(run.tokenizer)
     if options.json:
         return [json.dumps(_record(config, step, numbers, source, served, tokenizer))]
-    return _batch_lines(config, step, numbers, source, served, _view(options, tokenizer), options)
+    view = _view(options, tokenizer, read_labels(run.path)[1] if run.has(LABELS_NAME) else ())
+    return _batch_lines(config, step, numbers, source, served, view, options)
 
 
 def step_rows(
@@ -165,12 +167,12 @@ def _verified(options: InspectOptions) -> Corpus:
     return corpus
 
 
-def _view(options: InspectOptions, tokenizer: Tokenizer) -> TextView:
+def _view(options: InspectOptions, tokenizer: Tokenizer, classes: Sequence[str] = ()) -> TextView:
     is_terminal = sys.stdout.isatty()
     wants_color = is_terminal and not os.environ.get("NO_COLOR")
     color = {"auto": wants_color, "always": True, "never": False}[options.color]
     width = options.width or (shutil.get_terminal_size().columns if is_terminal else 0)
-    return TextView(PieceTable.of(tokenizer), color=color, width=width)
+    return TextView(PieceTable.of(tokenizer), color=color, width=width, classes=classes)
 
 
 def _batch_lines(

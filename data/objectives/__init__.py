@@ -13,19 +13,27 @@ from configs.objective_config import (
     CausalLMConfig,
     DenoisingConfig,
     FillInTheMiddleConfig,
+    InstructionTuningConfig,
     MaskedLMConfig,
     ObjectiveConfig,
     PrefixLMConfig,
+    SequenceClassificationConfig,
+    SequenceToSequenceConfig,
     SpanCorruptionConfig,
+    TokenClassificationConfig,
     UL2Config,
 )
 from data.objectives import (
     causal_lm,
     denoising,
     fill_in_the_middle,
+    instruction_tuning,
     masked_lm,
     prefix_lm,
+    sequence_classification,
+    sequence_to_sequence,
     span_corruption,
+    token_classification,
     ul2,
 )
 from data.objectives.accuracy import span_accuracy, token_accuracy
@@ -77,6 +85,7 @@ def _tokens_and_spans(
 
 
 _of_tokens = partial(_tokens, name="token_accuracy")
+_of_texts = partial(_tokens, name="accuracy")
 _of_masked_tokens = partial(_tokens, name="masked_token_accuracy")
 
 OBJECTIVES: dict[type, Objective] = {
@@ -95,6 +104,20 @@ OBJECTIVES: dict[type, Objective] = {
     ),
     DenoisingConfig: Objective(denoising.denoising, _of_tokens, denoising.reconstruct),
     UL2Config: Objective(ul2.ul2, _tokens_and_spans, ul2.reconstruct),
+    SequenceClassificationConfig: Objective(
+        sequence_classification.sequence_classification,
+        _of_texts,
+        sequence_classification.reconstruct,
+    ),
+    TokenClassificationConfig: Objective(
+        token_classification.token_classification, _of_tokens, token_classification.reconstruct
+    ),
+    SequenceToSequenceConfig: Objective(
+        sequence_to_sequence.sequence_to_sequence, _of_tokens, sequence_to_sequence.reconstruct
+    ),
+    InstructionTuningConfig: Objective(
+        instruction_tuning.instruction_tuning, _of_tokens, instruction_tuning.reconstruct
+    ),
 }
 
 __all__ = ["OBJECTIVES", "Context", "Example", "Metrics", "Objective", "ObjectiveConfig"]

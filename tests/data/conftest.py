@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from configs.data_config import DataConfig
-from configs.model_config import ModelConfig
+from configs.model_config import (
+    LinearHeadConfig,
+    ModelConfig,
+    SequenceClassificationHeadConfig,
+    TokenClassificationHeadConfig,
+)
 from configs.schema import RunConfig
 from data.control_symbols import parse_symbols
 from data.prepare import Preparation, prepare_corpus
@@ -140,8 +145,13 @@ def symbol_corpus(source, tmp_path_factory):
 def objective_run(objective, data: DataConfig, corpus) -> RunConfig:
     """A run of an objective on a corpus; nothing of its model counts here but the architecture."""
     architecture = objective.architectures[0]
+    heads = {
+        "sequence_classification": SequenceClassificationHeadConfig(num_labels=5),
+        "token_classification": TokenClassificationHeadConfig(num_labels=5),
+    }
     model = ModelConfig(
         architecture=architecture,
+        head=heads.get(objective.kind, LinearHeadConfig()),
         vocab_size=corpus.tokenizer.vocab_size,
         num_encoder_layers=2 if architecture == "encoder_decoder" else 0,
     )

@@ -9,9 +9,13 @@ from configs.objective_config import (
     CausalLMConfig,
     DenoisingConfig,
     FillInTheMiddleConfig,
+    InstructionTuningConfig,
     MaskedLMConfig,
     PrefixLMConfig,
+    SequenceClassificationConfig,
+    SequenceToSequenceConfig,
     SpanCorruptionConfig,
+    TokenClassificationConfig,
     UL2Config,
 )
 from data.dataset import training_rows
@@ -28,6 +32,11 @@ OBJECTIVE_CONFIGS = [
     SpanCorruptionConfig(),
     DenoisingConfig(),
     UL2Config(),
+    # A corpus without labels has nothing for them: rows of padding, which must be sound too.
+    SequenceClassificationConfig(),
+    TokenClassificationConfig(),
+    SequenceToSequenceConfig(target_tokens=16),
+    InstructionTuningConfig(),
 ]
 PACKINGS = [ConcatenateConfig(), BestFitConfig(), LengthBucketsConfig(group_rows=2)]
 
@@ -124,7 +133,9 @@ def test_a_document_fits_the_smallest_bucket_that_takes_its_tokens(symbol_corpus
 def test_missing_symbols_are_named_with_the_remedy_before_anything_is_read(objective, corpus):
     needed = objective.symbols(64)
     if not needed:
-        assert rows_of(objective, corpus).row(0).example.inputs.shape == (64,)
+        assert rows_of(objective, corpus).row(0).example.inputs.shape == (
+            objective.lengths(64).length,
+        )
         return
     with pytest.raises(InputError, match=r"^tokenizer: got one without <.*--symbols [^\n]+\)$"):
         rows_of(objective, corpus)

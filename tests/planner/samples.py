@@ -20,6 +20,8 @@ from configs.model_config import (
     ModelConfig,
     NoHeadConfig,
     RMSNormConfig,
+    SequenceClassificationHeadConfig,
+    TokenClassificationHeadConfig,
 )
 from configs.position_config import (
     AlibiConfig,
@@ -59,7 +61,13 @@ POSITIONS = (
     AlibiConfig,
     NoPositionConfig,
 )
-HEADS = (LinearHeadConfig, MaskedLMHeadConfig, NoHeadConfig)
+HEADS = (
+    LinearHeadConfig,
+    MaskedLMHeadConfig,
+    NoHeadConfig,
+    SequenceClassificationHeadConfig,
+    TokenClassificationHeadConfig,
+)
 
 
 def random_model(seed: int, **fields: Any) -> ModelConfig:
@@ -95,7 +103,6 @@ def random_model(seed: int, **fields: Any) -> ModelConfig:
         mlp_config = MoEConfig(mlp_dim=mlp_dim, num_experts=num_experts, experts_per_token=experts)
     else:
         mlp_config = mlp(mlp_dim=mlp_dim, use_bias=draw.random() < 0.5)
-    head: Any = draw.choice(HEADS)
     drawn: dict[str, Any] = dict(
         architecture=architecture,
         vocab_size=draw.randint(2, 9000),
@@ -113,9 +120,18 @@ def random_model(seed: int, **fields: Any) -> ModelConfig:
             num_token_types=draw.choice([0, 0, 2]),
             use_norm=draw.random() < 0.4,
         ),
-        head=head() if head is NoHeadConfig else head(use_bias=draw.random() < 0.5),
+        head=_head(draw),
         tie_embeddings=draw.random() < 0.5,
         scan_layers=draw.random() < 0.5,
         remat=draw.choice(["none", "full"]),
     )
     return ModelConfig(**(drawn | fields))
+
+
+def _head(draw: random.Random) -> Any:
+    head: Any = draw.choice(HEADS)
+    if head is NoHeadConfig:
+        return head()
+    if head in (LinearHeadConfig, MaskedLMHeadConfig):
+        return head(use_bias=draw.random() < 0.5)
+    return head(num_labels=draw.randint(2, 9))
