@@ -128,17 +128,23 @@ def write_answers(
 def _measured(
     metric: str, answers: list[str], targets: list[str], rng: np.random.Generator
 ) -> Estimate:
-    """A metric's mean; chance answers each question with another one's target."""
-    others = [_shifted(targets, rng) for _ in range(_CHANCE_DRAWS)]
+    """A metric's mean; chance answers each question with another one's target, if there is one."""
+    others = [_shifted(targets, rng) for _ in range(_CHANCE_DRAWS)] if len(targets) > 1 else []
     if metric != "bleu":
-        chance = float(np.mean([METRICS[metric](other, targets) for other in others]))
-        return Estimate(*_mean(METRICS[metric](answers, targets)), chance)
-    chance = float(np.mean([bleu(other, targets) for other in others]))
+        drawn = [METRICS[metric](other, targets).mean() for other in others]
+        value, error = _mean(METRICS[metric](answers, targets))
+    else:
+        drawn = [bleu(other, targets) for other in others]
+        value, error = bleu(answers, targets), _bleu_error(answers, targets, rng)
+    return Estimate(value, error, float(np.mean(drawn)) if drawn else None)
+
+
+def _bleu_error(answers: list[str], targets: list[str], rng: np.random.Generator) -> float:
     resampled = []
     for _ in range(_BLEU_RESAMPLES):
         chosen = rng.integers(len(answers), size=len(answers))
         resampled.append(bleu([answers[i] for i in chosen], [targets[i] for i in chosen]))
-    return Estimate(bleu(answers, targets), float(np.std(resampled)), chance)
+    return float(np.std(resampled))
 
 
 def _shifted(targets: list[str], rng: np.random.Generator) -> list[str]:

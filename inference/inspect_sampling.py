@@ -30,8 +30,9 @@ class Distribution(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A token that could have come: its id, how it reads, and its probability under the model, after
-    repetition penalty and temperature (`scaled`), and after the cuts (`kept`; 0: cut off)."""
+    """A token that could have come: its id, how it reads, and its probability under the model,
+    after repetition penalty and temperature (`scaled`), and after the cuts (`kept`; 0: cut off).
+    """
 
     token: int
     text: str

@@ -16,7 +16,7 @@ from configs.overrides import parse_command, reject_overrides
 from configs.serialize import write_json
 from data.tasks.library import held_out_files
 from data.tasks.task import Task
-from data.tasks.task_file import load_task, shipped_tasks
+from data.tasks.task_file import load_task, shipped_descriptions, shipped_tasks
 from inference.few_shot import TaskScores, evaluate_task, require_decoder, require_shots
 from inference.few_shot_loss import (
     PlaceLoss,
@@ -85,8 +85,8 @@ def main(args: Sequence[str]) -> int:
     )
     reject_overrides(overrides, prog=PROG)
     if options.list:
-        for name in shipped_tasks():
-            print(f"{name:20}  {load_task(name).description}")
+        for name, description in shipped_descriptions().items():
+            print(f"{name:20}  {description}")
         return 0
     tasks = _checked_tasks(options)
     assert options.run is not None

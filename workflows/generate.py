@@ -3,10 +3,12 @@
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
+import jax
 import tyro
 from jax.sharding import Mesh
 from rich.console import Console
@@ -14,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from configs.errors import require
+from configs.model_config import ClassHeadConfig
 from configs.overrides import parse_command, reject_overrides
 from configs.schema import MeshConfig
 from inference.fill_mask import fill_mask
@@ -25,6 +28,7 @@ from inference.token_labels import token_label
 from report.pictures.canvas import save_png
 from report.pictures.probabilities import Bar, Panel, probabilities_figure
 from train.mesh import make_mesh
+from workflows.answer_classes import answer_classes
 from workflows.load import Loaded, load
 
 PROG = "isoflop generate"
@@ -36,7 +40,7 @@ class GenerateOptions:
     """Continues prompts; one prompt streams to the terminal as it is written.
 
     An encoder-decoder answers its prompts; sentinels may be spelled: "def f(<extra_id_0>):".
-    An encoder fills in what is masked: "import <mask>".
+    An encoder fills in what is masked: "import <mask>". A run adapted to classes names them.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -95,6 +99,8 @@ def main(args: Sequence[str]) -> int:
     for prompt in options.prompts:
         require(bool(prompt), "prompt", prompt, "some text")
     loaded = load(options.run)
+    if isinstance(loaded.config.head, ClassHeadConfig):
+        return answer_classes(loaded, options.prompts, as_json=options.json)
     if loaded.config.architecture == "encoder_only":
         return _fill_in(options, loaded)
     generator = TextGenerator(
@@ -106,22 +112,22 @@ def main(args: Sequence[str]) -> int:
         context=loaded.seq_len,
         mesh=_mesh(options),
     )
-    is_shown = options.show_probabilities or options.picture is not None
-    num_candidates = options.show_probabilities or (_PICTURE_CANDIDATES if is_shown else 0)
+    num_candidates = options.show_probabilities
+    if options.picture is not None and not num_candidates:
+        num_candidates = min(_PICTURE_CANDIDATES, loaded.config.vocab_size)
     streams = len(options.prompts) == options.num_samples == 1 and not options.json and not beams
     stream = _Stream(options.prompts[0] if _continues(loaded) else "") if streams else None
-    generations = generator.generate(
-        options.prompts,
-        max_tokens=options.max_tokens,
-        sampling=sampling,
-        num_samples=options.num_samples,
-        beams=beams,
-        stop=options.stop,
-        num_candidates=min(num_candidates, loaded.config.vocab_size)
-        if options.picture
-        else num_candidates,
-        on_text=stream,
-    )
+    with nullcontext() if streams else Console(stderr=True).status("generating"):
+        generations = generator.generate(
+            options.prompts,
+            max_tokens=options.max_tokens,
+            sampling=sampling,
+            num_samples=options.num_samples,
+            beams=beams,
+            stop=options.stop,
+            num_candidates=num_candidates,
+            on_text=stream,
+        )
     if stream is not None:
         stream.end()
     _report(options, loaded, generations, sampling, beams, is_streamed=stream is not None)
@@ -159,6 +165,13 @@ def _beams(options: GenerateOptions) -> Beams | None:
 def _mesh(options: GenerateOptions) -> Mesh | None:
     if options.data == options.tensor == 1:
         return None
+    asked, shown = options.data * options.tensor, jax.device_count()
+    require(
+        min(options.data, options.tensor) >= 1 and asked == shown,
+        "data, tensor",
+        f"{options.data} × {options.tensor} devices",
+        f"a product of {shown}, the devices this machine shows",
+    )
     return make_mesh(MeshConfig(data=options.data, tensor=options.tensor))
 
 

@@ -111,7 +111,8 @@ def _generators(probe: str, seed: int, count: int) -> list[np.random.Generator]:
 
 
 def _some(rng: np.random.Generator, words: Sequence[str], count: int) -> list[str]:
-    return [words[i] for i in rng.choice(len(words), count, replace=count > len(words))]
+    chosen = rng.choice(len(words), count, replace=count > len(words))
+    return [words[int(i)] for i in chosen]
 
 
 def _with_shots(
@@ -136,10 +137,12 @@ def _reordered(rng: np.random.Generator, words: Sequence[str], order: range) -> 
     num_words = len(words)
     forwards, backwards = tuple(range(num_words)), tuple(range(num_words - 1, -1, -1))
     others = [o for o in permutations(range(num_words)) if o not in (forwards, backwards)]
-    drawn = [others[i] for i in rng.permutation(len(others))[: _MAX_CHOICES - 2]]
+    drawn = [others[int(i)] for i in rng.permutation(len(others))[: _MAX_CHOICES - 2]]
     orders = [forwards, backwards, *drawn]
     return {
         "input": " ".join(words),
-        "target": " ".join(words[i] for i in order),
-        "choices": [" ".join(words[i] for i in orders[j]) for j in rng.permutation(len(orders))],
+        "target": " ".join(words[place] for place in order),
+        "choices": [
+            " ".join(words[i] for i in orders[int(j)]) for j in rng.permutation(len(orders))
+        ],
     }

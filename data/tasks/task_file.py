@@ -16,12 +16,13 @@ metrics and max_tokens, and has stop (["\\n"]). An example may have further fiel
 and shots of its own ("shots": [{…}, …], nearest first).
 """
 
+import dataclasses
 import json
 import string
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from configs.errors import InputError, require
 from configs.serialize import did_you_mean, shown
@@ -64,6 +65,12 @@ def shipped_tasks() -> dict[str, Path]:
     return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
 
 
+def shipped_descriptions() -> dict[str, str]:
+    """What each of them asks, without making its examples."""
+    texts = {name: path.read_text("utf-8") for name, path in shipped_tasks().items()}
+    return {name: tomllib.loads(text)["description"] for name, text in texts.items()}
+
+
 def load_task(name: str) -> Task:
     """A task by its name, or from a .toml file; or made of a .jsonl file of examples.
 
@@ -99,8 +106,8 @@ def _from_toml(path: Path) -> Task:
     _check_keys(data)
     records = _examples(data["examples"], path.parent)
     shared = tuple(_strings(data.get("choices", []), "choices"))
-    target = _target_field(data["template"])
-    examples = _parse_examples(records, data["template"], target, shared, data["kind"])
+    _check_template(data["template"])
+    examples = _parse_examples(records, data["template"], shared, data["kind"])
     return Task(
         name=data["name"],
         description=data["description"],
@@ -115,12 +122,11 @@ def _from_toml(path: Path) -> Task:
 def _from_records(path: Path) -> Task:
     records = read_records(path)
     first = records[0]
-    is_labelled = isinstance(first, dict) and {"text", "label"} <= first.keys()
+    is_labelled = {"text", "label"} <= first.keys()
     template = "{text} => {label}" if is_labelled else "{input} => {target}"
-    target = _target_field(template)
     shared = ()
     if is_labelled:
-        shared = tuple(sorted({str(record.get(target)) for record in records}))
+        shared = tuple(sorted({str(record.get("label")) for record in records}))
     kind = "multiple_choice" if shared or "choices" in first else "free_answer"
     free = FreeAnswer(metrics=("exact_match", "token_f1"), max_tokens=32)
     return Task(
@@ -128,7 +134,7 @@ def _from_records(path: Path) -> Task:
         description=f"the examples of {path.name}",
         answer=MultipleChoice() if kind == "multiple_choice" else free,
         template=template,
-        examples=_parse_examples(records, template, target, shared, kind),
+        examples=_parse_examples(records, template, shared, kind),
     )
 
 
@@ -205,8 +211,8 @@ def _examples(table: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
     return read_records(folder / table["file"])
 
 
-def _target_field(template: str) -> str:
-    """The field the template ends with."""
+def _check_template(template: str) -> None:
+    """Raises InputError unless the template ends with a field that it names only once."""
     try:
         parts = list(string.Formatter().parse(template))
     except ValueError as error:
@@ -220,49 +226,65 @@ def _target_field(template: str) -> str:
     ends = bool(names) and template.endswith("{" + names[-1] + "}") and parts[-1][1] is not None
     require(ends, "template", template, "the field of the answer at its end, such as {target}")
     require(names.count(names[-1]) == 1, "template", template, "the field of the answer only once")
-    return names[-1]
+
+
+class _Layout(NamedTuple):
+    """What records have to hold. names: the template's fields. target: the last of them. choices:
+    those of all examples, where they share them."""
+
+    names: tuple[str, ...]
+    target: str
+    choices: tuple[str, ...]
 
 
 def _parse_examples(
-    records: Sequence[Mapping[str, Any]],
-    template: str,
-    target: str,
-    shared: tuple[str, ...],
-    kind: str,
+    records: Sequence[Mapping[str, Any]], template: str, shared: tuple[str, ...], kind: str
 ) -> tuple[Example, ...]:
     require(len(records) > 0, "examples", "none", "at least one")
-    names = [name for _, name, _, _ in string.Formatter().parse(template) if name]
+    names = tuple(name for _, name, _, _ in string.Formatter().parse(template) if name)
+    layout = _Layout(names, names[-1], shared)
+    examples = []
+    for number, record in enumerate(records):
+        where = f"examples[{number}]"
+        example = _parse_example(record, where, layout)
+        if kind == "multiple_choice":
+            choices = _choices(record, where, layout)
+            example = dataclasses.replace(example, choices=choices)
+        examples.append(example)
+    return tuple(examples)
 
-    def parse(record: object, where: str, choices_needed: bool) -> Example:
-        require(isinstance(record, dict), where, record, "an object with the template's fields")
-        assert isinstance(record, dict)
-        for name in names:
-            if name not in record:
-                near = did_you_mean(name, record)
-                raise InputError(
-                    f"template: got the field {name!r}, expected one of {where}, which has "
-                    f"{', '.join(record)}{near}"
-                )
-            require(isinstance(record[name], str), f"{where}.{name}", record[name], "a string")
-        require(bool(record[target]), f"{where}.{target}", "", "text")
-        choices = _strings(record.get("choices", list(shared)), f"{where}.choices")
-        if choices_needed:
-            require(len(choices) >= 2, f"{where}.choices", choices, "two or more")
-            require(all(choices), f"{where}.choices", choices, "none empty")
-            require(len(set(choices)) == len(choices), f"{where}.choices", choices, "each once")
-            got = record[target]
-            require(got in choices, f"{where}.{target}", got, f"one of its choices {choices}")
-        shots = record.get("shots", [])
-        require(isinstance(shots, list), f"{where}.shots", shots, "a list of examples")
-        return Example(
-            fields={name: record[name] for name in names},
-            target=record[target],
-            choices=tuple(choices) if choices_needed else (),
-            shots=tuple(parse(shot, f"{where}.shots[{i}]", False) for i, shot in enumerate(shots)),
-        )
 
-    is_choice = kind == "multiple_choice"
-    return tuple(parse(record, f"examples[{i}]", is_choice) for i, record in enumerate(records))
+def _parse_example(record: object, where: str, layout: _Layout) -> Example:
+    if not isinstance(record, dict):
+        raise InputError(f"{where}: got {shown(record)}, expected an object with fields")
+    for name in layout.names:
+        if name not in record:
+            raise InputError(
+                f"template: got the field {name!r}, expected one of {where}, which has "
+                f"{', '.join(record)}{did_you_mean(name, record)}"
+            )
+        require(isinstance(record[name], str), f"{where}.{name}", record[name], "a string")
+    require(bool(record[layout.target]), f"{where}.{layout.target}", "", "text")
+    shots = record.get("shots", [])
+    require(isinstance(shots, list), f"{where}.shots", shots, "a list of examples")
+    return Example(
+        fields={name: record[name] for name in layout.names},
+        target=record[layout.target],
+        shots=tuple(
+            _parse_example(shot, f"{where}.shots[{i}]", layout) for i, shot in enumerate(shots)
+        ),
+    )
+
+
+def _choices(record: Mapping[str, Any], where: str, layout: _Layout) -> tuple[str, ...]:
+    field = f"{where}.choices"
+    choices = _strings(record.get("choices", list(layout.choices)), field)
+    require(len(choices) >= 2, field, choices, "two or more")
+    require(all(choices), field, choices, "none empty")
+    require(len(set(choices)) == len(choices), field, choices, "each once")
+    target = record[layout.target]
+    require(target in choices, f"{where}.{layout.target}", target, f"one of its choices {choices}")
+    return tuple(choices)
 
 
 def _strings(value: object, field: str) -> list[str]:

@@ -211,6 +211,12 @@ def test_free_answers_are_compared_with_their_targets():
     assert 0 < (found["exact_match"].chance or 0) < 0.1
 
 
+def test_one_free_answer_has_no_chance_to_compare_with():
+    found = estimates_of(free_task("exact_match", "bleu"), write=lambda _: "aa", num_examples=1)
+    assert found["exact_match"] == (1.0, 0.0, None)
+    assert found["bleu"].chance is None
+
+
 def test_bleu_has_a_bootstrap_error_and_chance():
     examples = [
         Example(fields={"input": str(i), "target": text}, target=text)

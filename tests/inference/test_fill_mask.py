@@ -94,6 +94,10 @@ def test_bad_questions_are_refused(encoder, tokenizer):
         fill(encoder, ["<mask>", "x"])
     with pytest.raises(InputError, match="^prompt: got"):
         fill(encoder, [])
+    with pytest.raises(InputError, match="^prompt: got '', expected some text"):
+        fill(encoder, ["<mask>", ""])
+    with pytest.raises(InputError, match="^prompt: got '[0-9]+ tokens', expected 9 at most"):
+        fill(encoder, ["<mask>" + "é" * 9], context=9)
     with pytest.raises(InputError, match="^prompt: got '[0-9]+ tokens', expected 64 at most"):
         fill(encoder, ["<mask>" + "é" * 40])
     for top in (0, c.vocab_size + 1):

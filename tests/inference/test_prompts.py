@@ -56,3 +56,12 @@ def test_only_learned_positions_end():
     require_places(learned, 32)
     with pytest.raises(InputError, match="^prompt: got '33 tokens', expected 32 at most"):
         require_places(learned, 33)
+
+
+def test_the_shorter_of_context_and_table_ends_a_prompt():
+    learned = tiny_model(position=LearnedPositionConfig(num_positions=32))
+    for config, context, most in ((learned, 20, 20), (learned, 64, 32), (tiny_model(), 20, 20)):
+        require_places(config, most, context)
+        with pytest.raises(InputError, match=f"expected {most} at most"):
+            require_places(config, most + 1, context)
+    require_places(tiny_model(), 10**6)

@@ -43,10 +43,11 @@ def test_tokens_are_those_of_one_device(tokenizer, architecture, mesh):
     shared = TextGenerator(config, params, tokenizer, mesh=make_mesh(MESHES[mesh]))
     kernel = shared._params["decoder"]["layers_0"]["attention"]["query"]["kernel"]
     assert len({str(shard.index) for shard in kernel.addressable_shards}) > 1  # it is cut
-    for options in (
+    ways: list[dict[str, Any]] = [
         {"sampling": Sampling(temperature=1.0, top_p=0.9, seed=1)},
         {"beams": Beams(number=2)},
-    ):
+    ]
+    for options in ways:
         expected = alone.generate(PROMPTS, max_tokens=10, **options)
         assert len({one.tokens for one in expected}) == len(PROMPTS)
         got = shared.generate(PROMPTS, max_tokens=10, **options)

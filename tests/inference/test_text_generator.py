@@ -156,7 +156,7 @@ def compilations(call: Any) -> list[str]:
     """Names of what is compiled while `call` runs."""
     compiled: list[str] = []
 
-    def listen(event: str, _: float, **details: Any) -> None:
+    def listen(event: str, duration_secs: float, **details: Any) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
             compiled.append(details.get("fun_name", event))
 

@@ -22,11 +22,11 @@ from data.sources.text_files import TextFilesSource
 from model.build import abstract_params
 from tests.model.samples import random_params, tiny_model
 from tests.train.conftest import write_texts
-from tests.train.samples import compile_steps_quickly
+from tests.train.samples import compile_steps_quickly, random_state
 from train import loop
 from train.checkpoint import restore_params
 from train.run_directory import RunDirectory
-from workflows import adapt
+from workflows import adapt, initial_checkpoint
 from workflows.initial_checkpoint import merged, write_initial_checkpoint
 from workflows.load import load
 from workflows.train import create_run
@@ -51,9 +51,9 @@ def corpus_with_symbols(tmp_path_factory):
 def make_run(corpus_with_symbols, tmp_path, monkeypatch):
     """Writes a run with random parameters, as if it had been pretrained; nothing is trained."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loop, "compile_steps", compile_steps_quickly)
+    quicken(monkeypatch)
 
-    def make(architecture: str) -> Any:
+    def make(architecture: str, *, num_checkpoints: int = 1) -> Any:
         is_encoder = architecture == "encoder_only"
         model = tiny_model(
             architecture=architecture,
@@ -74,10 +74,18 @@ def make_run(corpus_with_symbols, tmp_path, monkeypatch):
         corpora, params = open_corpora(config.data), random_params(model)
         with RunDirectory(tmp_path / "old") as run:
             create_run(run, config, corpora)
-            write_initial_checkpoint(run, config, corpora, params)
+            for _ in range(num_checkpoints):
+                write_initial_checkpoint(run, config, corpora, params)
         return params
 
     return make
+
+
+def quicken(monkeypatch) -> None:
+    """Less to compile: quick code for the steps, none for fresh parameters."""
+    monkeypatch.setattr(loop, "compile_steps", compile_steps_quickly)
+    monkeypatch.setattr(loop, "init_state", random_state)
+    monkeypatch.setattr(initial_checkpoint, "init_state", random_state)
 
 
 def write_records(path, kind: str, count: int = 40) -> None:
@@ -101,6 +109,10 @@ def adapted(capsys, *args: str) -> dict[str, Any]:
     return json.loads(capsys.readouterr().out)
 
 
+def lines_of(path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def params_of(folder) -> Any:
     run = RunDirectory.open(folder)
     return restore_params(run.checkpoints, abstract_params(run.config().model))
@@ -108,9 +120,9 @@ def params_of(folder) -> Any:
 
 KINDS = [
     ("encoder_only", "classification", "accuracy", 15),
-    ("decoder_only", "classification", "accuracy", 2),
-    ("encoder_only", "token_classification", "entity_f1", 2),
-    ("encoder_decoder", "sequence_to_sequence", "rouge_l", 2),
+    pytest.param("decoder_only", "classification", "accuracy", 2, marks=pytest.mark.slow),
+    pytest.param("encoder_only", "token_classification", "entity_f1", 2, marks=pytest.mark.slow),
+    pytest.param("encoder_decoder", "sequence_to_sequence", "rouge_l", 2, marks=pytest.mark.slow),
     ("decoder_only", "instruction", "rouge_l", 2),
 ]
 
@@ -128,15 +140,14 @@ def test_a_run_learns_a_task_from_a_file_of_records(
     assert run.status == "complete" and summary["num_steps"] == steps
     assert metrics["kind"] == kind and metrics["records"] == 4 and 0 <= metrics[metric] <= 1
     assert summary["task"] == {name: metrics[name] for name in metrics if name != "schema_version"}
-    samples = [json.loads(line) for line in (tmp_path / "new/samples.jsonl").open()]
+    samples = lines_of(tmp_path / "new/samples.jsonl")
     assert len(samples) == 4 and {"prompt", "text", "expected", "step"} == set(samples[0])
     labels = load(tmp_path / "new").labels
     expected = {"classification": 3, "token_classification": 7}.get(kind, 0)
     assert len(labels) == expected
     if steps == 15:  # three classes, each said by a word of the text
-        losses = [json.loads(line)["loss"] for line in (tmp_path / "new/metrics.jsonl").open()]
-        evaluation = json.loads((tmp_path / "new/evaluations.jsonl").read_text())
-        assert evaluation["nats_per_token"] < np.log(3) and losses
+        [evaluation] = lines_of(tmp_path / "new/evaluations.jsonl")
+        assert evaluation["nats_per_token"] < 0.8 * np.log(3)
     # The same command again finds everything done, and says the same.
     assert adapted(capsys, *args) == metrics
     assert len((tmp_path / "new/samples.jsonl").read_text().splitlines()) == 4
@@ -158,7 +169,7 @@ def test_training_begins_with_the_pretrained_parameters_and_a_fresh_head(
     assert set(begun["head"]) == {"classes"}
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loop, "compile_steps", compile_steps_quickly)
+    quicken(monkeypatch)
     assert front_door.run(command) == 0  # goes on
     assert RunDirectory.open(tmp_path / "new").status == "complete"
     # A run that is there is not replaced by another one.
@@ -168,7 +179,7 @@ def test_training_begins_with_the_pretrained_parameters_and_a_fresh_head(
 
 
 def test_from_scratch_takes_nothing_of_the_run(make_run, tmp_path, monkeypatch):
-    make_run("encoder_only")
+    make_run("encoder_only", num_checkpoints=0)
     write_records(tmp_path / "data.jsonl", "classification")
     monkeypatch.setattr(adapt, "finish_training", lambda *_: 143)
     command = ["adapt", "old", "--out=new", "--data=data.jsonl", "--kind=classification"]
@@ -223,7 +234,7 @@ def test_parameters_of_another_shape_are_refused():
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(make_run, tmp_path, capsys, args, message):
-    make_run("encoder_only")
+    make_run("encoder_only", num_checkpoints=0)
     write_records(tmp_path / "data.jsonl", "classification")
     capsys.readouterr()
     assert front_door.run(["adapt", "old", "--out=new", *args]) == 2
