@@ -72,7 +72,7 @@ CASES = (
         run="encoder",
         num_steps=200,
         batch_size=32,
-        rates=(3e-3, 1e-2, 3e-2),
+        rates=(1e-3, 3e-3, 1e-2),
         metrics=("entity_f1",),
         chosen_by="entity_f1",
     ),

@@ -14,7 +14,7 @@ from configs.errors import require
 from configs.overrides import apply_overrides, parse_command
 from configs.schema import RunConfig
 from data.corpus import Corpus
-from data.dataset import Corpora, open_corpora
+from data.dataset import Corpora
 from data.labelled import Kind, labels_of, read_records, require_labels
 from data.labelled_corpus import (
     CUT_SHORT,
@@ -30,12 +30,11 @@ from data.tokenizer import Tokenizer
 from train.run_directory import RunDirectory
 from workflows.adapt_config import (
     Schedule,
-    continued_config,
-    corpora_config,
     objective_for,
     supervised_config,
 )
 from workflows.adapt_data import split_records
+from workflows.adapt_text import TextAdaptation, adapt_to_text, adapt_to_text_with_pieces
 from workflows.initial_checkpoint import has_checkpoint, write_initial_checkpoint
 from workflows.load import load
 from workflows.prepare import describe
@@ -104,8 +103,9 @@ def main(args: Sequence[str]) -> int:
     with RunDirectory(options.out) as run:
         if options.corpus is None:
             config, corpora = _task_config(options, pretrained, console)
+            params = None
         else:
-            config, corpora = _text_config(options, pretrained)
+            config, corpora, params = _text(options, pretrained, console)
         config = apply_overrides(config, overrides)
         if run.exists():
             require(
@@ -120,7 +120,7 @@ def main(args: Sequence[str]) -> int:
             create_run(run, config, corpora)
         if not options.from_scratch and not has_checkpoint(run):
             with console.status(f"reading {options.run}"):
-                params = load(options.run).params
+                params = params or load(options.run).params
                 write_initial_checkpoint(run, config, corpora, params)
             run.event("adapted", f"from {options.run}")
         if run.status != "complete":
@@ -212,22 +212,21 @@ def _records(options: AdaptOptions, kind: Kind) -> LabelledRecords:
     return LabelledRecords(kind, labels, train, held_out, source)
 
 
-def _text_config(options: AdaptOptions, pretrained: RunDirectory) -> tuple[RunConfig, Corpora]:
+def _text(options: AdaptOptions, pretrained: RunDirectory, console: Console) -> TextAdaptation:
     """The config that goes on pretraining on another corpus, and its corpora."""
-    config = pretrained.config()
-    old = config.data.corpora if options.replay else ()
-    folders = (str(options.corpus), *old)
-    corpora = open_corpora(corpora_config(folders))
-    return (
-        continued_config(
-            config,
-            corpora,
-            folders,
-            _schedule(options),
-            replay=options.replay,
-            name=options.out.name,
-        ),
-        corpora,
+    assert options.corpus is not None
+    schedule, name = _schedule(options), options.out.name
+    if not options.extend_tokenizer:
+        return adapt_to_text(pretrained, options.corpus, schedule, replay=options.replay, name=name)
+    return adapt_to_text_with_pieces(
+        pretrained,
+        options.corpus,
+        schedule,
+        replay=options.replay,
+        name=name,
+        new_pieces=options.extend_tokenizer,
+        out=options.out / CORPUS_FOLDER,
+        console=console,
     )
 
 

@@ -168,7 +168,10 @@ def test_greedy_is_theirs(pair_of, family):
     assert_varied(got)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    ["llama", "t5", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gpt2", "bart"))],
+)
 def test_beams_are_theirs(pair_of, family):
     theirs, ours, prompts, eos = pair_of(family)
     for penalty in (1.0, 2.0, -1.0):

@@ -2,6 +2,7 @@
 
 from functools import partial
 from itertools import combinations
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,13 @@ from inference.sampling import DEFAULT_SAMPLING, Sampling, choose, filtered_logi
 # Probabilities .5, .3, .15, .05.
 LOGITS = jnp.log(jnp.array([[0.5, 0.3, 0.15, 0.05]]))
 DRAWS = 20_000
-FILTERS = {"temperature": 0.7, "top_k": 9, "top_p": 0.85, "min_p": 0.08, "repetition_penalty": 1.6}
+FILTERS: dict[str, Any] = {
+    "temperature": 0.7,
+    "top_k": 9,
+    "top_p": 0.85,
+    "min_p": 0.08,
+    "repetition_penalty": 1.6,
+}
 COMBINATIONS = [names for size in range(len(FILTERS) + 1) for names in combinations(FILTERS, size)]
 
 
@@ -55,7 +62,7 @@ def draw(logits_V, seen_V, values, stages):
 
 @pytest.mark.parametrize("names", COMBINATIONS, ids=lambda names: "+".join(names) or "none")
 def test_draws_follow_the_exact_distribution(names):
-    fields = {"temperature": 1.0} | {name: FILTERS[name] for name in names}
+    fields: dict[str, Any] = {"temperature": 1.0} | {name: FILTERS[name] for name in names}
     sampling = Sampling(**fields)
     rng = np.random.default_rng(0)
     logits_V = (1.5 * rng.standard_normal(16)).astype(np.float32)

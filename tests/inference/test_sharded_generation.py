@@ -28,7 +28,10 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize(
     ("architecture", "mesh"),
-    [("decoder_only", "data and tensor"), ("encoder_decoder", "fsdp and tensor")],
+    [
+        ("decoder_only", "data and tensor"),
+        pytest.param("encoder_decoder", "fsdp and tensor", marks=pytest.mark.slow),
+    ],
 )
 def test_tokens_are_those_of_one_device(tokenizer, architecture, mesh):
     config = tiny_model(

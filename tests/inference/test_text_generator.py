@@ -10,6 +10,7 @@ import pytest
 
 from configs.errors import InputError
 from configs.position_config import LearnedPositionConfig
+from inference import beam
 from inference import generate as module
 from inference.generate import TextGenerator
 from inference.generation import Beams
@@ -19,6 +20,13 @@ from tests.model.samples import random_params
 
 GREEDY = Sampling(temperature=0.0)
 PROMPTS = ["def add(", "x"]
+
+
+@pytest.fixture(scope="module")
+def sample(sample) -> Sample:
+    """One layer: what several do is compared elsewhere."""
+    config = replace(sample.config, num_layers=1)
+    return Sample(config, random_params(config), sample.tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -79,26 +87,23 @@ def test_beams_are_the_best_of_all_continuations(sample, generator):
 
 
 def test_one_beam_is_greedy(generator):
-    beam = generator.generate(PROMPTS, max_tokens=8, beams=Beams(number=1, length_penalty=0.0))
+    found = generator.generate(PROMPTS, max_tokens=8, beams=Beams(number=1, length_penalty=0.0))
     greedy = generator.generate(PROMPTS, max_tokens=8, sampling=GREEDY)
-    for one, other in zip(beam, greedy, strict=True):
+    for one, other in zip(found, greedy, strict=True):
         assert_alike(one, other)
 
 
-def test_caches_grow_without_changing_the_text(generator, monkeypatch):
-    many = generator.generate(PROMPTS, max_tokens=24, sampling=GREEDY)
-    beams = generator.generate(PROMPTS, max_tokens=24, beams=Beams(number=2))
-    from inference import beam
-
-    for user in (module, beam):  # a cache of few slots, that grows by 8
-        monkeypatch.setattr(user, "cache_slots", lambda length: -(-length // 8) * 8)
-    for one, other in zip(
-        many, generator.generate(PROMPTS, max_tokens=24, sampling=GREEDY), strict=True
-    ):
-        assert_alike(one, other)
-    for one, other in zip(
-        beams, generator.generate(PROMPTS, max_tokens=24, beams=Beams(number=2)), strict=True
-    ):
+@pytest.mark.parametrize(
+    "options",
+    [{"sampling": GREEDY}, pytest.param({"beams": Beams(number=2)}, marks=pytest.mark.slow)],
+    ids=["greedy", "beams"],
+)
+def test_caches_grow_without_changing_the_text(generator, monkeypatch, options):
+    expected = generator.generate(PROMPTS, max_tokens=24, **options)
+    for user in (module, beam):  # a cache of few slots, that grows by 16
+        monkeypatch.setattr(user, "cache_slots", lambda length: -(-length // 16) * 16)
+    found = generator.generate(PROMPTS, max_tokens=24, **options)
+    for one, other in zip(found, expected, strict=True):
         assert_alike(one, other)
 
 

@@ -16,9 +16,11 @@ from configs.model_config import MaskedLMHeadConfig, SequenceClassificationHeadC
 from configs.objective_config import CausalLMConfig, MaskedLMConfig, SpanCorruptionConfig
 from configs.schema import MeshConfig, RunConfig, TrainingConfig
 from data.control_symbols import parse_symbols
+from data.corpus import open_corpus
 from data.dataset import open_corpora
 from data.prepare import Preparation, prepare_corpus
 from data.sources.text_files import TextFilesSource
+from data.tokenizer import Tokenizer
 from model.build import abstract_params
 from tests.model.samples import random_params, tiny_model
 from tests.train.conftest import write_texts
@@ -207,6 +209,36 @@ def test_a_run_goes_on_with_other_text_and_some_of_the_old(make_run, tmp_path):
     changed = params_of(tmp_path / "new")
     moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), changed, params)
     assert 0 < max(jax.tree.leaves(moved)) < 0.02  # four small steps away from where it began
+
+
+def test_a_tokenizer_takes_pieces_for_the_new_text(make_run, tmp_path, monkeypatch):
+    params = make_run("decoder_only")
+    folder, texts = tmp_path / "domain", tmp_path / "texts"
+    texts.mkdir()
+    for number in range(12):
+        (texts / f"{number}.txt").write_text(f"zygote quixotic {number} zygote\n" * 60)
+    command = ["prepare", str(texts), f"--out={folder}", "--tokenizer=old"]
+    assert front_door.run(command) == 0
+    monkeypatch.setattr(adapt, "finish_training", lambda *_: 143)
+    arguments = ["adapt", "old", "--out=new", f"--corpus={folder}", "--replay=0.5"]
+    arguments += ["--extend-tokenizer=24", *QUICK]
+    assert front_door.run([*arguments, "--steps=2"]) == 143
+    old, new = (RunDirectory.open(tmp_path / name) for name in ("old", "new"))
+    pieces = [Tokenizer.load(run.tokenizer).pieces for run in (old, new)]
+    assert pieces[1][: len(pieces[0])] == pieces[0] and len(pieces[1]) == len(pieces[0]) + 24
+    assert new.config().model.vocab_size == old.config().model.vocab_size + 24
+    begun = params_of(tmp_path / "new")
+    size = len(pieces[0])
+    old_table, table = (p["token_embedding"]["embedding"] for p in (params, begun))
+    np.testing.assert_array_equal(table[:size], old_table)
+    before, after = (open_corpus(path) for path in (folder, new.config().data.corpora[0]))
+    assert after.bytes_per_token > before.bytes_per_token
+    for split in ("train", "held_out"):
+        assert sorted(texts_of(after, split)) == sorted(texts_of(before, split))
+
+
+def texts_of(corpus, split: str) -> list[str]:
+    return [corpus.tokenizer.decode(d.tokens) for d in corpus.documents(split)]
 
 
 def test_parameters_of_another_shape_are_refused():
