@@ -84,7 +84,7 @@ def their_side(folder: Path) -> Side:
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(os.cpu_count() or 1)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     model.generation_config.eos_token_id = None
 
     def generate(prompts_BL: np.ndarray, new_tokens: int) -> np.ndarray:

@@ -93,9 +93,8 @@ def forward_with_attention(
       them where a query of padding may see none).
     """
     given: dict[str, Any] = {name: field for name, field in fields.items() if field is not None}
-    (logits_BLV, _), shown = model.apply(
-        {"params": params}, tokens_BL, **given, mutable=[ATTENTION]
-    )
+    applied: Any = model.apply({"params": params}, tokens_BL, **given, mutable=[ATTENTION])
+    (logits_BLV, _), shown = applied
     kinds = {"self": "attention", "cross": "cross_attention"}
     weights = {
         stack: {

@@ -101,10 +101,13 @@ class Stack(nn.Module):
         )
         # A prefix sees itself both ways, and a cache has slots beyond the row.
         in_blocks = self.spec.causal and cache is None and places.key_prefix_BM is None
-        run = self._scanned if self.stacked else self._laid_out
-        x_BLD, cache, losses = run(
-            x_BLD, cache, shared, c.attention.causal_blocks if in_blocks else 1
-        )
+        causal_blocks = c.attention.causal_blocks if in_blocks else 1
+        if self.stacked:
+            assert cache is None or isinstance(cache, BlockCache)
+            x_BLD, cache, losses = self._scanned(x_BLD, cache, shared, causal_blocks)
+        else:
+            assert not isinstance(cache, BlockCache)
+            x_BLD, cache, losses = self._laid_out(x_BLD, cache, shared, causal_blocks)
         if c.norm_placement != "post":
             x_BLD = make_norm(c.norm, jnp.dtype(c.compute_dtype), "final_norm")(x_BLD)
         return StackOutput(x_BLD, cache, losses)

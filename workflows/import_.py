@@ -75,7 +75,7 @@ def main(args: Sequence[str]) -> int:
         write_initial_checkpoint(run, config, corpora, imported.params)
         run.event("imported", str(options.folder))
     Console(highlight=False).print(
-        f"{options.out}: {count_params(params):,} parameters, {config.model.architecture}; "
+        f"{options.out}: {count_params(imported.params):,} parameters, {config.model.architecture}; "
         f"isoflop train {options.out} trains it on {options.corpus}"
     )
     return 0

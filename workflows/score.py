@@ -108,7 +108,7 @@ def _describe(result: Score | Continuation) -> str:
         size += f", greedy: {'yes' if result.is_greedy else 'no'}"
     return (
         f"{kind}log-likelihood {result.log_likelihood:.3f} nats, {kind}perplexity "
-        f"{result.perplexity:.3f}, {result.bits_per_byte:.4f} bits per byte ({size})"
+        f"{result.perplexity:.3f}, {result.bits_per_byte:.4f} {kind}bits per byte ({size})"
     )
 
 

@@ -316,3 +316,13 @@ def test_a_real_tokenizers_specials_are_found_and_any_text_is_printable(corpus, 
         assert not any(special in shown for special in ("<s>", "</s>", "<pad>", "<unk>"))
         if nasty.isascii() and nasty.replace("\n", "").isprintable() and "<s>" not in nasty:
             assert shown == nasty.replace("\n", "⏎")
+
+
+def test_classes_are_shown_by_name_where_they_carry_loss():
+    one = example([2, 7, 8, 3], [0, 2, 0, 0], [0, 1, 1, 0])
+    pieces = PieceTable([f"p{number}" for number in range(9)], frozenset(range(4)))
+    view = TextView(pieces, color=False, classes=("O", "B-X", "I-X"))
+    lines = list(view.example(one, with_tokens=True))
+    assert lines[1:3] == ["    inputs   │ p2p7p8p3", "    classes  │ I-X O "]
+    assert "I-X" in lines[5] and lines[5].endswith(" 1")
+    assert "O" not in lines[4] and lines[4].endswith(" 0")

@@ -125,7 +125,7 @@ KINDS = [
     pytest.param("decoder_only", "classification", "accuracy", 2, marks=pytest.mark.slow),
     pytest.param("encoder_only", "token_classification", "entity_f1", 2, marks=pytest.mark.slow),
     pytest.param("encoder_decoder", "sequence_to_sequence", "rouge_l", 2, marks=pytest.mark.slow),
-    ("decoder_only", "instruction", "rouge_l", 2),
+    pytest.param("decoder_only", "instruction", "rouge_l", 2, marks=pytest.mark.slow),
 ]
 
 

@@ -255,9 +255,9 @@ if INSTALLED:
             assert [text for _, text in read(spec)] == [row["text"] for row in ROWS]
 
     def test_the_package_itself_out_of_reach_of_the_hub_is_one_line(monkeypatch):
-        import datasets
+        from datasets import config
 
-        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+        monkeypatch.setattr(config, "HF_HUB_OFFLINE", True)
         for spec in ("hf:nobody/nothing@en", "hf:/no/such/folder"):
             with pytest.raises(
                 InputError, match="^source: got hf:(nobody|folder)[^\n]*expected[^\n]*$"
