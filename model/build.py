@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int
 
 from configs.mlp_config import MoEConfig
-from configs.model_config import ModelConfig
+from configs.model_config import ModelConfig, T5InitConfig
 from configs.sharding import ShardingRules
 from model.attention import ATTENTION
 from model.cache import Cache
@@ -192,6 +192,22 @@ def rate_multipliers(config: ModelConfig) -> Params | None:
     def multiplier(path: tuple[Any, ...], _: Any) -> float:
         is_output = path[0].key == "head" and path[-2].key != "dense"
         return 1 / m if path[-1].key == "kernel" and not is_output else 1.0
+
+    return jax.tree_util.tree_map_with_path(multiplier, abstract_params(config))
+
+
+def step_multipliers(config: ModelConfig) -> Params | None:
+    """A factor on any optimizer's step of each parameter; None where all are 1.
+
+    T5 does not scale scores: 1/sqrt(head_dim) is part of how its queries begin (`T5InitConfig`) and
+    so must be of their steps. Adafactor, which T5 was trained with, makes steps in proportion to a
+    parameter's size; those of Adam and Muon have a size of their own, and saturate every softmax.
+    """
+    if not isinstance(config.init, T5InitConfig):
+        return None
+
+    def multiplier(path: tuple[Any, ...], _: Any) -> float:
+        return config.attention.head_dim**-0.5 if path[-2].key == "query" else 1.0
 
     return jax.tree_util.tree_map_with_path(multiplier, abstract_params(config))
 

@@ -11,13 +11,17 @@ from train.schedules import make_schedule
 
 
 def make_optimizer(
-    config: OptimizerConfig, num_steps: int, rate_multipliers: Any = None
+    config: OptimizerConfig,
+    num_steps: int,
+    rate_multipliers: Any = None,
+    step_multipliers: Any = None,
 ) -> optax.GradientTransformation:
     """Clip to the global norm, the optimizer's own step, decoupled weight decay, learning rate.
 
     Args:
       rate_multipliers: a factor on Adam's step of each parameter, a tree like theirs; None for
         none. Muon's steps, scaled to each matrix's shape already, are left as they are.
+      step_multipliers: a factor on whichever optimizer's step of each parameter; None for none.
     """
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     steps = [clip, _OPTIMIZERS[type(config)](config, num_steps)]
@@ -26,12 +30,14 @@ def make_optimizer(
             rate_multipliers = jax.tree_util.tree_map_with_path(
                 lambda path, m: 1.0 if _is_muons(path) else m, rate_multipliers
             )
-        steps.append(
-            optax.stateless(
-                lambda updates, _: jax.tree.map(lambda u, m: u * m, updates, rate_multipliers)
-            )
-        )
+        steps.append(_multiplied(rate_multipliers))
+    if step_multipliers is not None:
+        steps.append(_multiplied(step_multipliers))
     return optax.chain(*steps)
+
+
+def _multiplied(factors: Any) -> optax.GradientTransformation:
+    return optax.stateless(lambda updates, _: jax.tree.map(lambda u, m: u * m, updates, factors))
 
 
 def decay_mask(params: Any) -> Any:

@@ -14,6 +14,7 @@ from model.build import (
     init_params,
     param_shardings,
     rate_multipliers,
+    step_multipliers,
 )
 from train.optimizers import make_optimizer
 
@@ -38,7 +39,7 @@ def abstract_state(config: RunConfig, mesh: Mesh) -> TrainState:
         params,
         shardings,
     )
-    optimizer = _optimizer(config)
+    optimizer = run_optimizer(config)
     replicated = NamedSharding(mesh, PartitionSpec())
 
     def like_param(leaf: Any, param: jax.ShapeDtypeStruct) -> Any:
@@ -67,7 +68,7 @@ def init_state(config: RunConfig, mesh: Mesh) -> TrainState:
     The same numbers on any mesh: they depend on `training.seed` alone.
     """
     model = build_model(config.model)
-    optimizer = _optimizer(config)
+    optimizer = run_optimizer(config)
 
     def init(key: jax.Array) -> TrainState:
         params = init_params(model, key)
@@ -77,6 +78,11 @@ def init_state(config: RunConfig, mesh: Mesh) -> TrainState:
     return jax.jit(init, out_shardings=shardings)(jax.random.key(config.training.seed))
 
 
-def _optimizer(config: RunConfig) -> optax.GradientTransformation:
-    rates = rate_multipliers(config.model)
-    return make_optimizer(config.optimizer, config.training.num_steps, rates)
+def run_optimizer(config: RunConfig) -> optax.GradientTransformation:
+    """The optimizer of a run, with the factors that its model asks for."""
+    return make_optimizer(
+        config.optimizer,
+        config.training.num_steps,
+        rate_multipliers(config.model),
+        step_multipliers(config.model),
+    )

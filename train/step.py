@@ -11,12 +11,11 @@ from jaxtyping import Array, Bool, Float
 
 from configs.schema import RunConfig
 from data.batches import Batch
-from model.build import Params, build_model, forward_with_losses, rate_multipliers
+from model.build import Params, build_model, forward_with_losses
 from model.constrain import Constrain, named_sharding
 from train.losses import LossSums, cross_entropy_sums
-from train.optimizers import make_optimizer
 from train.schedules import make_schedule
-from train.state import TrainState, abstract_state
+from train.state import TrainState, abstract_state, run_optimizer
 
 
 class StepMetrics(NamedTuple):
@@ -124,7 +123,7 @@ def make_train_step(config: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
     """The jitted train step (state, batch) -> (state, StepMetrics); the state is donated."""
     gradients = make_gradients(config, mesh)
     num_steps = config.training.num_steps
-    optimizer = make_optimizer(config.optimizer, num_steps, rate_multipliers(config.model))
+    optimizer = run_optimizer(config)
     schedule = make_schedule(config.optimizer.schedule, config.optimizer.learning_rate, num_steps)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:

@@ -1,5 +1,6 @@
 """AdamW against NumPy, and what weight decay and clipping apply to."""
 
+from dataclasses import replace
 from functools import cache, partial
 
 import jax
@@ -10,9 +11,9 @@ import pytest
 from optax.contrib import MuonDimensionNumbers
 
 from configs.mlp_config import MoEConfig
-from configs.model_config import MuPInitConfig
+from configs.model_config import MuPInitConfig, T5InitConfig
 from configs.optimizer_config import AdamWConfig, CosineConfig, MuonConfig
-from model.build import abstract_params, rate_multipliers
+from model.build import abstract_params, rate_multipliers, step_multipliers
 from planner.parameters import parameters
 from tests.model.samples import (
     QUICK_COMPILE,
@@ -166,6 +167,31 @@ def test_rate_multipliers_scale_adams_steps_and_leave_muons(kind):
     assert_trees_close(scaled, jax.tree_util.tree_map_with_path(expected, plain, multipliers), 1e-6)
     rates = set(jax.tree.leaves(multipliers))
     assert rates == {1.0, 1 / 4}
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_steps_of_queries_that_are_not_scaled_are_those_of_scaled_ones(kind):
+    config = replace(VARIANTS["t5"], num_layers=1, num_encoder_layers=1, init=T5InitConfig())
+    multipliers = step_multipliers(config)
+    assert multipliers is not None and step_multipliers(tiny_model()) is None
+    params, gradient = random_params(config), random_params(config, seed=1)
+
+    def updates(factors):
+        settings = CONFIG if kind == "adamw" else MUON
+        optimizer = make_optimizer(settings, NUM_STEPS, None, factors)
+        update = jax.jit(
+            lambda g: optimizer.update(g, optimizer.init(params), params)[0],
+            compiler_options=QUICK_COMPILE,
+        )
+        return jax.tree_util.tree_leaves_with_path(update(gradient))
+
+    number = 0
+    for (path, scaled), (_, plain) in zip(updates(multipliers), updates(None), strict=True):
+        is_query = path[-2].key == "query"
+        factor = config.attention.head_dim**-0.5 if is_query else 1.0
+        np.testing.assert_allclose(scaled, factor * plain, rtol=1e-6)
+        number += is_query
+    assert number == 3  # the encoder's, the decoder's, and those that read the memory
 
 
 def test_without_a_gradient_only_decayed_leaves_shrink():
