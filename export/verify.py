@@ -37,8 +37,8 @@ from export.reference import (
 from export.tensors import read_tensors
 from export.tokenizer import TOKENIZER_FILE, Template
 
-# fp32 sums in another order differ by a few 1e-6 at logits of order 10, and by 1e-4 in a trained T5,
-# whose scores are not scaled: a softmax turns rounding of large scores into relative error. A wrong
+# fp32 sums in another order differ by a few 1e-6 at logits of order 10, and by 1e-4 where scores
+# are large (a T5's are not scaled): a softmax turns their rounding into relative error. A wrong
 # layout, base or epsilon shows as 1e-2 and more.
 LOGIT_TOLERANCE = 1e-4
 _RELATIVE_TOLERANCE = 2e-5

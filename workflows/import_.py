@@ -74,8 +74,9 @@ def main(args: Sequence[str]) -> int:
         create_run(run, config, corpora)
         write_initial_checkpoint(run, config, corpora, imported.params)
         run.event("imported", str(options.folder))
+    num_params = count_params(imported.params)
     Console(highlight=False).print(
-        f"{options.out}: {count_params(imported.params):,} parameters, {config.model.architecture}; "
+        f"{options.out}: {num_params:,} parameters, {config.model.architecture}; "
         f"isoflop train {options.out} trains it on {options.corpus}"
     )
     return 0
