@@ -19,7 +19,7 @@ import tokenizers
 
 from configs.errors import InputError, require
 from configs.objective_config import MASK
-from data.tokenizer import Tokenizer
+from data.tokenizer import Tokenizer, utf8
 
 if TYPE_CHECKING:
     from data.objectives.symbols import Symbols
@@ -126,6 +126,7 @@ class ForeignTokenizer(Tokenizer):
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, without what the tokenizer puts around it."""
+        utf8(text)  # refused here in our words
         return self._tokens.encode(text, add_special_tokens=False).ids
 
     def encode_with_symbols(self, text: str) -> list[int]:

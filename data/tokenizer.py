@@ -139,7 +139,7 @@ class Tokenizer:
 
     def encode_array(self, text: str) -> np.ndarray:
         """`encode` as an int32 array [tokens]."""
-        return np.concatenate([np.zeros(0, np.int32), *self.encode_parts(text.encode())])
+        return np.concatenate([np.zeros(0, np.int32), *self.encode_parts(utf8(text))])
 
     def encode_parts(self, text: bytes) -> Iterator[np.ndarray]:
         """`encode` of UTF-8 bytes, a few kilobytes at a time; int32 arrays.
@@ -160,6 +160,21 @@ class Tokenizer:
         """The text of `ids`, specials and control symbols dropped; bytes that are not UTF-8 become
         U+FFFD."""
         return self._processor.decode([int(i) for i in ids if not self._is_special[i]])
+
+
+def utf8(text: str) -> bytes:
+    """The text's bytes.
+
+    Raises:
+        InputError: it has half of a character, as an argument cut in the middle of one has.
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        at = error.start
+        raise InputError(
+            f"text: got {text[at : at + 1]!r} at character {at}, expected text that UTF-8 can spell"
+        ) from error
 
 
 def train_tokenizer(

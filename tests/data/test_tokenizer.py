@@ -161,3 +161,8 @@ def test_a_model_with_other_specials_is_refused(tmp_path):
     )
     with pytest.raises(InputError, match="id 0 is the control symbol <pad>"):
         Tokenizer(model.getvalue(), "other.model")
+
+
+def test_half_a_character_is_refused_in_one_line(tokenizer):
+    with pytest.raises(InputError, match=r"^text: got '\\udce2' at character 2, expected"):
+        tokenizer.encode("ab" + b"\xe2".decode(errors="surrogateescape"))
