@@ -10,18 +10,15 @@ and 50th token of 512), on running text. Below 0: later tokens are easier.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
 
 from configs.errors import require
 from configs.model_config import ModelConfig
-from model.build import Params, build_model, forward
+from inference.score_rows import continuation_row, score_rows
+from model.build import Params
 
-_BATCH_SIZE = 8
 _EARLY, _LATE, _AROUND = 0.1, 0.98, 1 / 32  # of the context
 
 
@@ -69,7 +66,7 @@ class PlacewiseLoss:
         )
         require(seq_len >= 32, "data.seq_len", seq_len, "32 tokens or more to repeat a sequence in")
         self.seq_len = seq_len
-        self._params, self._bos_id = params, bos_id
+        self._params, self._bos_id = jax.device_put(params), bos_id
         self._config = config
 
     def of(self, tokens_BL: np.ndarray) -> np.ndarray:
@@ -81,17 +78,11 @@ class PlacewiseLoss:
         Returns:
           float64 [B, L].
         """
-        losses = []
-        for first in range(0, len(tokens_BL), _BATCH_SIZE):
-            rows = tokens_BL[first : first + _BATCH_SIZE]
-            inputs = np.zeros((_BATCH_SIZE, rows.shape[1]), np.int32)
-            inputs[: len(rows), 0] = self._bos_id
-            inputs[: len(rows), 1:] = rows[:, :-1]
-            targets = np.zeros_like(inputs)
-            targets[: len(rows)] = rows
-            loss_BL = _next_token_losses(self._config, self._params, inputs, targets)
-            losses.append(np.asarray(loss_BL)[: len(rows)])
-        return np.concatenate(losses).astype(np.float64)
+        rows = [
+            continuation_row([self._bos_id], tokens) for tokens in np.asarray(tokens_BL).tolist()
+        ]
+        scores = score_rows(self._config, self._params, rows)
+        return -np.stack([score.log_probabilities for score in scores]).astype(np.float64)
 
 
 def repeated_loss(model: PlacewiseLoss, kind: str, sequences_BL: np.ndarray) -> RepeatedLoss:
@@ -159,22 +150,6 @@ def running_text(text_tokens: np.ndarray, length: int, *, rows: int, seed: int) 
     require(len(text_tokens) > length, "text", f"{len(text_tokens)} tokens", f"over {length}")
     starts = np.random.default_rng([seed, 1]).integers(len(text_tokens) - length, size=rows)
     return np.stack([text_tokens[start : start + length] for start in starts])
-
-
-@partial(jax.jit, static_argnums=0)
-def _next_token_losses(
-    config: ModelConfig,
-    params: Params,
-    inputs_BL: Int[Array, "B L"],
-    targets_BL: Int[Array, "B L"],
-) -> Float[Array, "B L"]:
-    model = build_model(config)
-    places_BL = jnp.broadcast_to(jnp.arange(inputs_BL.shape[1]), inputs_BL.shape)
-    logits_BLV = forward(
-        model, params, inputs_BL, positions=places_BL, segment_ids=jnp.ones_like(inputs_BL)
-    )
-    log_p_BLV = jax.nn.log_softmax(logits_BLV, axis=-1)
-    return -jnp.take_along_axis(log_p_BLV, targets_BL[..., None], axis=-1)[..., 0]
 
 
 def _mean(losses_BL: np.ndarray) -> tuple[float, float]:

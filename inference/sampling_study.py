@@ -1,26 +1,20 @@
 """What sampling does to text: the same prompts continued in many ways, measured and compared with
 what people wrote.
-
-Legend: B texts, L tokens of prompt and continuation, V vocabulary.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from configs.errors import require
 from configs.model_config import ModelConfig
+from inference.score_rows import continuation_row, score_rows
 from inference.text_statistics import distinct_share, in_loops, quarters, repeated_share
-from model.build import Params, build_model, forward
+from model.build import Params
 
-_BATCH_SIZE = 32
 _SHORTEST_IN_QUARTERS = 32
 
 
@@ -112,23 +106,14 @@ def score_continuations(
       prompt_is_prefix: the prompt's tokens see one another both ways.
     """
     require(all(prompts), "prompts", "an empty one", "a start of sequence at least")
-    lengths = [len(p) + len(c) for p, c in zip(prompts, continuations, strict=True)]
-    length = max(lengths, default=1)
-    score, found = _compiled(config), []
-    for begin in range(0, len(prompts), _BATCH_SIZE):
-        rows = list(zip(prompts, continuations, strict=True))[begin : begin + _BATCH_SIZE]
-        fields = np.zeros((4, _BATCH_SIZE, length), np.int32)
-        for at, (prompt, continuation) in enumerate(rows):
-            size = len(prompt) + len(continuation)
-            fields[0, at, :size] = [*prompt, *continuation]
-            fields[1, at, :size] = np.arange(size)
-            fields[2, at, :size] = 1
-            fields[3, at, : len(prompt)] = prompt_is_prefix
-        log_p_BL = np.asarray(score(params, *fields))
-        for log_p_L, (prompt, continuation) in zip(log_p_BL, rows, strict=False):
-            of_tokens = log_p_L[len(prompt) - 1 : len(prompt) - 1 + len(continuation)]
-            log_probabilities = tuple(of_tokens.tolist())
-            found.append(Written(tokens=tuple(continuation), log_probabilities=log_probabilities))
+    found = [Written(tokens=tuple(one), log_probabilities=()) for one in continuations]
+    written = [number for number, one in enumerate(continuations) if one]
+    rows = [
+        continuation_row(prompts[i], continuations[i], context_is_prefix=prompt_is_prefix)
+        for i in written
+    ]
+    for i, score in zip(written, score_rows(config, params, rows), strict=True):
+        found[i] = replace(found[i], log_probabilities=tuple(score.log_probabilities.tolist()))
     return found
 
 
@@ -176,31 +161,3 @@ def _mean(values: Sequence[float | None]) -> tuple[float | None, float | None]:
         return None, None
     error = float(np.std(known, ddof=1)) / math.sqrt(len(known)) if len(known) > 1 else None
     return float(np.mean(known)), error
-
-
-@lru_cache(maxsize=4)
-def _compiled(config: ModelConfig) -> Any:
-    """log p of the token that follows each place."""
-    model = build_model(config)
-
-    @jax.jit
-    def score(
-        params: Params,
-        tokens_BL: jax.Array,
-        positions_BL: jax.Array,
-        segments_BL: jax.Array,
-        prefix_BL: jax.Array,
-    ) -> Float[Array, "B L"]:
-        logits_BLV = forward(
-            model,
-            params,
-            tokens_BL,
-            positions=positions_BL,
-            segment_ids=segments_BL,
-            prefix=prefix_BL,
-        )
-        log_p_BLV = jax.nn.log_softmax(logits_BLV, axis=-1)
-        next_BL = jnp.roll(tokens_BL, -1, axis=1)
-        return jnp.take_along_axis(log_p_BLV, next_BL[..., None], axis=-1)[..., 0]
-
-    return score

@@ -41,11 +41,34 @@ class ScoredRow(NamedTuple):
 
 
 class RowScore(NamedTuple):
-    """log_likelihood: nats, summed over the places that count. is_greedy: whether the likeliest
-    token of each of them is its target."""
+    """log_probabilities: of the n targets that count, nats, fp32. is_greedy: whether the likeliest
+    token of each of their places is the target."""
 
-    log_likelihood: float
+    log_probabilities: Float[np.ndarray, " n"]
     is_greedy: bool
+
+    @property
+    def log_likelihood(self) -> float:
+        """Their sum, in double precision: an fp32 running sum loses the last digits."""
+        return float(self.log_probabilities.sum(dtype=np.float64))
+
+
+def continuation_row(
+    context: Sequence[int], continuation: Sequence[int], *, context_is_prefix: bool = False
+) -> ScoredRow:
+    """What a decoder reads for log p(continuation | context), neither of them empty.
+
+    Args:
+      context_is_prefix: its tokens see one another both ways.
+    """
+    tokens = [*context, *continuation]
+    return ScoredRow(
+        inputs=tokens[:-1],
+        targets=tokens[1:],
+        first=len(context) - 1,
+        stop=len(tokens) - 1,
+        prefix=len(context) if context_is_prefix else 0,
+    )
 
 
 def score_rows(
@@ -67,9 +90,7 @@ def score_rows(
         log_p_BL, is_best_BL = map(np.asarray, _score_tokens(config, params, fields))
         for index, log_p_L, is_best_L in zip(batch, log_p_BL, is_best_BL, strict=False):
             counted = slice(rows[index].first, rows[index].stop)
-            # Summed in double precision: an fp32 running sum loses the last digits.
-            log_likelihood = float(log_p_L[counted].sum(dtype=np.float64))
-            scores[index] = RowScore(log_likelihood, bool(is_best_L[counted].all()))
+            scores[index] = RowScore(log_p_L[counted], bool(is_best_L[counted].all()))
         if advance:
             advance(len(batch))
     return [scores[index] for index in range(len(rows))]

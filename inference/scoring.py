@@ -18,7 +18,7 @@ from configs.model_config import ModelConfig
 from configs.objective_config import MASK
 from data.tokenizer import Tokenizer
 from inference.prompts import PromptFormat, encode_with_symbols, num_places
-from inference.score_rows import RowScore, ScoredRow, score_rows
+from inference.score_rows import RowScore, ScoredRow, continuation_row, score_rows
 from model.build import Params
 
 Measure = Literal["log_likelihood", "pseudo_log_likelihood"]
@@ -267,14 +267,7 @@ class Scorer:
         # Something must stand before the first token, or it would have no probability.
         context = context or [self._tokenizer.bos_id]
         kept = context[max(0, len(context) + len(continuation) - 1 - self.seq_len) :]
-        inputs = [*kept, *continuation][:-1]
-        return ScoredRow(
-            inputs=inputs,
-            targets=[*kept[1:], *continuation],
-            first=len(kept) - 1,
-            stop=len(inputs),
-            prefix=len(kept) if self._prompt_is_prefix else 0,
-        )
+        return continuation_row(kept, continuation, context_is_prefix=self._prompt_is_prefix)
 
     def _causal_rows(self, tokens: list[int], window: int, stride: int) -> Iterator[ScoredRow]:
         """Windows of a text, each token counted in the first one it comes in."""
