@@ -6,18 +6,13 @@ from dataclasses import dataclass, replace
 from configs.errors import InputError
 from planner.budget import Budget, Constraints
 from planner.hyperparameters import Rule
-from planner.laws import (
-    BESIROGLU,
-    MUENNIGHOFF,
-    Law,
-    MuennighoffLaw,
-    Optimum,
-    default_law,
-    inference_aware,
-)
+from planner.law import Law, Optimum, minimize
+from planner.law_forms import MuennighoffLaw
+from planner.laws import BESIROGLU, LAWS, MUENNIGHOFF, default_law
 
 COMPUTE_BUDGETS = ("time", "flops", "cost")
 _TOKENS_PER_PARAM = 20.0
+_HUGE = 1e30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +77,53 @@ def require_enough_tokens(tokens: float, constraints: Constraints) -> None:
     )
 
 
+def tokens_for_same_loss(law: Law, params: float, loss: float) -> float:
+    """D at which a model of N parameters reaches the loss; infinite if it never does."""
+    if _loss(law, params, _HUGE) >= loss:
+        return math.inf
+    low, high = 1.0, _HUGE
+    while high / low > 1 + 1e-12:
+        middle = math.sqrt(low * high)
+        if _loss(law, params, middle) > loss:
+            low = middle
+        else:
+            high = middle
+    return math.sqrt(low * high)
+
+
+def inference_aware(law: Law, flops: float, inference_tokens: float) -> Optimum:
+    """The cheapest model over its life that is as good as the compute-optimal one for C.
+
+    Minimises 6·N·D + 2·N·D_inference subject to L(N, D) = L of the law's optimum at C (Sardana et
+    al. 2023, arXiv 2401.00448). The training compute of the answer is larger than C.
+
+    Args:
+      inference_tokens: D_inference, tokens processed after training.
+
+    Raises:
+      InputError: the law predicts no loss, so that "as good" has no meaning.
+    """
+    optimum = law.frontier(flops)
+    if law.loss(optimum.params, optimum.tokens) is None:
+        raise InputError(
+            f"inference_tokens: got law {law.name}, expected one that predicts a loss: "
+            f"{', '.join(name for name, one in LAWS.items() if one.loss(1e9, 2e10) is not None)}"
+        )
+    loss = _loss(law, optimum.params, optimum.tokens)
+    per_token = optimum.flops_per_param_token
+
+    def lifetime(params: float) -> float:
+        tokens = tokens_for_same_loss(law, params, loss)
+        return params * (per_token * tokens + 2 * inference_tokens)
+
+    params = minimize(lifetime, optimum.params / 1e4, optimum.params * 1.01)
+    return Optimum(
+        params=params,
+        tokens=tokens_for_same_loss(law, params, loss),
+        flops_per_param_token=per_token,
+    )
+
+
 def _one_given(budget: Budget, flops: float, law: Law, constraints: Constraints) -> Allocation:
     if constraints.inference_tokens is not None:
         raise InputError(
@@ -113,6 +155,12 @@ def _with_inference(flops: float, law: Law, inference_tokens: float) -> Allocati
         f"than compute-optimal at the same loss, for {inference_tokens:.3g} tokens of inference"
     )
     return Allocation(law=law, optimum=optimum, rule=optimum_rule_for(rule, optimum))
+
+
+def _loss(law: Law, params: float, tokens: float) -> float:
+    loss = law.loss(params, tokens)
+    assert loss is not None
+    return loss
 
 
 def optimum_rule_for(text: str, optimum: Optimum) -> Rule:

@@ -10,7 +10,7 @@ from planner.accounting import (
     training_flops_per_token,
 )
 from planner.allocation import COMPUTE_BUDGETS
-from planner.laws import ParametricLaw
+from planner.law_forms import ParametricLaw
 from planner.promise import Plan
 
 _MEMORY_PARTS = {

@@ -7,19 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from planner.fit import (
-    COEFFICIENTS,
-    Goodness,
-    Influence,
-    ParametricFit,
-    goodness,
-    identifiability,
-    influence,
-    intervals,
-)
+from planner.coefficients import COEFFICIENTS, Goodness, goodness
+from planner.fit import ParametricFit
 from planner.isoflop import IsoflopFit
-from planner.laws import PARAMS_MEANING, ParamsKind
+from planner.law import PARAMS_MEANING, ParamsKind
 from planner.runs import Runs
+from planner.uncertainty import Influence, identifiability, influence, intervals
 
 _KEPT_SAMPLES = 400  # refits that law.json carries: enough for 90% intervals
 

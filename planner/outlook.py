@@ -13,7 +13,9 @@ from planner.accounting import (
     non_embedding_params,
     total_params,
 )
-from planner.laws import BESIROGLU, LAWS, TWENTY_TO_ONE, FittedLaw, Law, Optimum, ParamsKind
+from planner.fitted_law import FittedLaw
+from planner.law import Law, Optimum, ParamsKind
+from planner.laws import BESIROGLU, LAWS, TWENTY_TO_ONE
 
 LAWFUL_OBJECTIVES = ("causal_lm",)  # what the published laws were fitted on
 

@@ -21,7 +21,8 @@ from planner.allocation import (
 from planner.budget import NO_CONSTRAINTS, Budget, Constraints
 from planner.hardware import Hardware
 from planner.hyperparameters import Rule, batch_tokens_for, optimizer_for
-from planner.laws import BESIROGLU, TWENTY_TO_ONE, Law, Optimum
+from planner.law import Law, Optimum
+from planner.laws import BESIROGLU, TWENTY_TO_ONE
 from planner.layout import fit_in_memory
 from planner.outlook import params_by_law
 from planner.promise import Plan, tokens_per_row

@@ -17,7 +17,7 @@ from planner.accounting import (
 from planner.budget import Budget, Constraints
 from planner.hardware import Hardware
 from planner.hyperparameters import Rule
-from planner.laws import Law, Optimum
+from planner.law import Law, Optimum
 from planner.outlook import (
     LossPrediction,
     other_sizes,

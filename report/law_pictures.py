@@ -13,10 +13,10 @@ from typing import Literal
 import numpy as np
 
 from configs.serialize import write_text
-from planner.fit import intervals
 from planner.isoflop import IsoflopFit, Parabola
 from planner.law_file import FitResult
 from planner.laws import TWENTY_TO_ONE
+from planner.uncertainty import intervals
 from report import formatting, panels
 from report.panels import INK, MUTED, WIDTH, Key, Panel, Points
 from report.ticks import Scale, enclosing_ticks, tick_labels

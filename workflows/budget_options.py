@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from configs.errors import InputError, require
 from planner.budget import Budget, Constraints, parse_budget, parse_count
 from planner.hardware import DEFAULT_MFU, Hardware, parse_chips
-from planner.laws import Law, law_named
+from planner.law import Law
+from planner.laws import law_named
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from data.batches import Batch
 from planner.accounting import training_flops_per_token
 from planner.budget import Budget, Constraints
 from planner.hardware import DEFAULT_MFU, Hardware, chip_of_device
-from planner.laws import Law
+from planner.law import Law
 from planner.plan import Plan, make_plan
 from planner.promise import tokens_per_row
 from train.feed import put_batch

@@ -13,11 +13,12 @@ from rich.table import Table
 from configs.errors import InputError, require
 from configs.overrides import parse_command, reject_overrides
 from configs.serialize import write_json
-from planner.fit import bootstrap, fit_parametric, require_identifiable
+from planner.fit import fit_parametric, require_identifiable
 from planner.isoflop import fit_isoflop
+from planner.law import PARAMS_MEANING
 from planner.law_file import FitResult, law_record
-from planner.laws import PARAMS_MEANING
 from planner.runs import Runs, read_runs
+from planner.uncertainty import bootstrap
 from report.law_pictures import write_pictures
 
 PROG = "isoflop fit"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import isoflop
-from planner.fit import Coefficients
-from planner.laws import load_law
+from planner.coefficients import Coefficients
+from planner.fitted_law import load_law
 from workflows import sweep
 
 TRUTH = Coefficients(E=1.8, A=300.0, B=500.0, alpha=0.4, beta=0.35)

@@ -9,7 +9,8 @@ from planner.allocation import allocate
 from planner.budget import Budget, Constraints
 from planner.explain import explain
 from planner.hardware import parse_chips
-from planner.laws import BESIROGLU, CHINCHILLA_1, KAPLAN, LAWS, MuennighoffLaw
+from planner.law_forms import MuennighoffLaw
+from planner.laws import BESIROGLU, CHINCHILLA_1, KAPLAN, LAWS
 from planner.plan import make_plan
 
 FLOPS = Budget(kind="flops", value=1e21)

@@ -22,8 +22,9 @@ from planner.accounting import (
 )
 from planner.budget import Budget, Constraints
 from planner.explain import explain
+from planner.fitted_law import FittedLaw
 from planner.hyperparameters import optimizer_for
-from planner.laws import BESIROGLU, TWENTY_TO_ONE, FittedLaw
+from planner.laws import BESIROGLU, TWENTY_TO_ONE
 from planner.plan import make_plan
 from planner.shapes import CPU_TILE, shape_for, vocabulary_for
 from tests.planner.samples import CPU, GPUS

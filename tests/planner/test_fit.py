@@ -8,19 +8,12 @@ import numpy as np
 import pytest
 
 from configs.errors import InputError
-from planner import fit as fit_module
-from planner.fit import (
-    COEFFICIENTS,
-    Coefficients,
-    bootstrap,
-    fit_parametric,
-    goodness,
-    identifiability,
-    influence,
-    intervals,
-    require_identifiable,
-)
+from planner.coefficients import COEFFICIENTS, Coefficients, goodness
+from planner.fit import ParametricFit, fit_parametric, require_identifiable
+from planner.huber import Problem
+from planner.newton import minimise
 from planner.runs import Runs
+from planner.uncertainty import bootstrap, identifiability, influence, intervals
 
 BESIROGLU = Coefficients(E=1.8172, A=482.01, B=2085.43, alpha=0.3478, beta=0.3658)
 
@@ -71,9 +64,9 @@ def test_fixed_floor_is_kept_and_the_rest_recovered():
 def test_grid_is_as_good_as_a_start_at_the_truth():
     runs = synthetic(budgets=3, noise=0.01, seed=2)
     found = fit_parametric(runs)
-    problem = fit_module._Problem.of(runs, delta=1e-3, fixed_E=None)
+    problem = Problem.of(runs, delta=1e-3, fixed_E=None)
     truth_SP = problem.point(BESIROGLU)[None]
-    point_SP, value_S = fit_module._minimise(problem, truth_SP, None, 1000, 1e-14)
+    point_SP, value_S = minimise(problem, truth_SP, None, 1000, 1e-14)
     assert found.objective <= value_S[0] * (1 + 1e-9)
     gradient = problem.derivatives(point_SP, np.ones((1, len(runs))))[1]
     assert np.abs(gradient).max() < 1e-9  # of an objective of 1e-4: at the bottom
@@ -82,7 +75,7 @@ def test_grid_is_as_good_as_a_start_at_the_truth():
 def test_derivatives_agree_with_finite_differences():
     runs = synthetic(noise=0.002)
     # Residuals on both sides of delta, and fewer at its kink than a difference would notice.
-    problem = fit_module._Problem.of(runs, delta=0.01, fixed_E=None)
+    problem = Problem.of(runs, delta=0.01, fixed_E=None)
     counts = np.random.default_rng(0).integers(0, 3, (1, len(runs))).astype(float)
     point_P = problem.point(BESIROGLU) + np.array([0.02, -0.01, 0.01, 0.02, -0.01])
     _, gradient, hessian, _ = problem.derivatives(point_P[None], counts)
@@ -213,11 +206,9 @@ def test_intervals_cover_the_truth_in_85_of_100_seeds(budgets, sizes, noise):
     covered, widths, estimates = [], [], []
     for seed in range(100):
         runs = synthetic(budgets=budgets, sizes=sizes, noise=noise, seed=seed)
-        problem = fit_module._Problem.of(runs, delta=1e-3, fixed_E=None)
-        point_SP, value_S = fit_module._minimise(
-            problem, problem.point(BESIROGLU)[None], None, 1000, 1e-14
-        )
-        found = fit_module.ParametricFit(
+        problem = Problem.of(runs, delta=1e-3, fixed_E=None)
+        point_SP, value_S = minimise(problem, problem.point(BESIROGLU)[None], None, 1000, 1e-14)
+        found = ParametricFit(
             coefficients=problem.coefficients(point_SP[0]),
             objective=float(value_S[0]),
             delta=1e-3,

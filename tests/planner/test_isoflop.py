@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from configs.errors import InputError
-from planner.fit import Coefficients
+from planner.coefficients import Coefficients
 from planner.isoflop import fit_isoflop
 from planner.runs import Runs
 

@@ -7,6 +7,9 @@ from dataclasses import replace
 import pytest
 
 from configs.errors import InputError
+from planner.allocation import inference_aware, tokens_for_same_loss
+from planner.fitted_law import FittedLaw
+from planner.law import PARAMS_MEANING, minimize
 from planner.laws import (
     BESIROGLU,
     CHINCHILLA_1,
@@ -17,14 +20,9 @@ from planner.laws import (
     LAWS,
     LLAMA_3,
     MUENNIGHOFF,
-    PARAMS_MEANING,
     TWENTY_TO_ONE,
-    FittedLaw,
     default_law,
-    inference_aware,
     law_named,
-    minimize,
-    tokens_for_same_loss,
 )
 
 PREDICTING = [law for law in LAWS.values() if law.loss(1e9, 2e10) is not None]

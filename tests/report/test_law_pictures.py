@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from configs.errors import InputError
-from planner.fit import Coefficients, bootstrap, fit_parametric
+from planner.coefficients import Coefficients
+from planner.fit import fit_parametric
 from planner.isoflop import fit_isoflop
 from planner.law_file import FitResult
 from planner.runs import Runs
+from planner.uncertainty import bootstrap
 from report.law_pictures import write_pictures
 
 TRUTH = Coefficients(E=1.8, A=300.0, B=500.0, alpha=0.4, beta=0.35)
