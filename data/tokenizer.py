@@ -137,6 +137,16 @@ class Tokenizer:
         """Token ids of `text`, without <s> and </s>; `decode` gives `text` back exactly."""
         return self.encode_array(text).tolist()
 
+    def encode_with_symbols(self, text: str) -> list[int]:
+        """`encode`, where the names of control symbols (`<mask>`) stand for the symbols."""
+        names = self.symbols.ids
+        if not names:
+            return self.encode(text)
+        ids: list[int] = []
+        for part in re.split(f"({'|'.join(map(re.escape, names))})", text):
+            ids += [names[part]] if part in names else self.encode(part)
+        return ids
+
     def encode_array(self, text: str) -> np.ndarray:
         """`encode` as an int32 array [tokens]."""
         return np.concatenate([np.zeros(0, np.int32), *self.encode_parts(utf8(text))])

@@ -15,7 +15,6 @@ from inference.padding import Padded, prompt_places, round_up
 from inference.prompts import (
     PromptFormat,
     decode_with_symbols,
-    encode_with_symbols,
     require_places,
 )
 from model.build import Params, build_model, forward
@@ -80,7 +79,7 @@ def fill_mask(
     rows = []
     for prompt in prompts:
         require(bool(prompt), "prompt", prompt, "some text")
-        rows.append([*f.encoder_before, *encode_with_symbols(tokenizer, prompt), *f.encoder_after])
+        rows.append([*f.encoder_before, *tokenizer.encode_with_symbols(prompt), *f.encoder_after])
     mask_id = tokenizer.symbols.id_of(MASK)
     for prompt, row in zip(prompts, rows, strict=True):
         require(mask_id in row, "prompt", prompt, f"a text with {MASK} where a token is missing")

@@ -32,7 +32,6 @@ from inference.padding import Padded, cache_slots, prompt_places, round_up
 from inference.prompts import (
     PromptFormat,
     decode_with_symbols,
-    encode_with_symbols,
     num_places,
     require_places,
 )
@@ -296,7 +295,7 @@ class TextGenerator:
         if self._has_encoder:
             return [
                 *f.encoder_before,
-                *encode_with_symbols(self._tokenizer, text),
+                *self._tokenizer.encode_with_symbols(text),
                 *f.encoder_after,
             ]
         return [*f.before, *self._tokenizer.encode(text), *f.after]

@@ -1,13 +1,11 @@
 """Prompts and outputs in which control symbols are spelled by name: `x = <mask>`, sentinels."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from configs.errors import require
 from configs.model_config import ModelConfig
 from configs.position_config import LearnedPositionConfig
-from data.foreign_tokenizer import ForeignTokenizer
 from data.tokenizer import Tokenizer
 
 
@@ -56,19 +54,6 @@ def num_places(config: ModelConfig) -> int | None:
     if not isinstance(config.position, LearnedPositionConfig):
         return None
     return config.position.num_positions - config.position.offset
-
-
-def encode_with_symbols(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Ids of a text in which the names of control symbols stand for the symbols."""
-    if isinstance(tokenizer, ForeignTokenizer):  # text may spell its special tokens anyway
-        return tokenizer.encode_with_symbols(text)
-    names = tokenizer.symbols.ids
-    if not names:
-        return tokenizer.encode(text)
-    ids: list[int] = []
-    for part in re.split(f"({'|'.join(map(re.escape, names))})", text):
-        ids += [names[part]] if part in names else tokenizer.encode(part)
-    return ids
 
 
 def decode_with_symbols(tokenizer: Tokenizer, ids: Sequence[int]) -> str:

@@ -8,7 +8,6 @@ others.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import jax
@@ -17,7 +16,7 @@ from configs.errors import require
 from configs.model_config import ModelConfig
 from configs.objective_config import MASK
 from data.tokenizer import Tokenizer
-from inference.prompts import PromptFormat, encode_with_symbols, num_places
+from inference.prompts import PromptFormat, num_places
 from inference.score_rows import RowScore, ScoredRow, continuation_row, score_rows
 from model.build import Params
 
@@ -245,7 +244,7 @@ class Scorer:
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         require(bool(continuation), "continuation", continuation, "some text")
         if self._config.architecture == "encoder_decoder":
-            f, encode = self._format, partial(encode_with_symbols, self._tokenizer)
+            f, encode = self._format, self._tokenizer.encode_with_symbols
             return [*f.encoder_before, *encode(context), *f.encoder_after], encode(continuation)
         encode = self._tokenizer.encode
         stripped = context.rstrip()

@@ -17,7 +17,7 @@ from configs.errors import require
 from configs.model_config import ModelConfig, NoHeadConfig
 from data.tokenizer import Tokenizer
 from inference.embedding_space import normalised
-from inference.prompts import PromptFormat, encode_with_symbols, require_places
+from inference.prompts import PromptFormat, require_places
 from model.build import Params, build_model, forward
 from model.encoder_decoder import EncoderDecoder
 
@@ -74,7 +74,7 @@ def read_text(
     Raises:
       InputError: a text without tokens, or longer than a learned table of positions.
     """
-    tokens = encode_with_symbols(tokenizer, text)
+    tokens = tokenizer.encode_with_symbols(text)
     require(bool(tokens), "text", text, "some text")
     if config.architecture == "decoder_only":
         tokens = [*around.before, *tokens, *around.after]

@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 
 from configs.errors import require
+from configs.model_config import ClassHeadConfig
 from configs.overrides import apply_overrides, parse_command
 from configs.schema import RunConfig
 from data.corpus import Corpus
@@ -121,6 +122,9 @@ def main(args: Sequence[str]) -> int:
         if not options.from_scratch and not has_checkpoint(run):
             with console.status(f"reading {options.run}"):
                 params = params or load(options.run).params
+                if isinstance(config.model.head, ClassHeadConfig):
+                    # Another task's classes may be as many: their head is no beginning for these.
+                    params = {name: part for name, part in params.items() if name != "head"}
                 write_initial_checkpoint(run, config, corpora, params)
             run.event("adapted", f"from {options.run}")
         if run.status != "complete":

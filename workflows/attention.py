@@ -22,7 +22,7 @@ from inference.attention_maps import (
     uniform_weight,
 )
 from inference.generate import generate
-from inference.prompts import PromptFormat, encode_with_symbols
+from inference.prompts import PromptFormat
 from inference.sampling import Sampling
 from inference.sentence_embeddings import read_text
 from inference.token_labels import ordinary_ids, token_labels
@@ -132,7 +132,7 @@ def _read(loaded: Loaded, around: PromptFormat, options: AttentionOptions) -> Mo
     if config.architecture != "encoder_decoder":
         return ModelInput(tokens=read, is_prefix=loaded.prompt_is_prefix)
     if options.target:
-        target = tuple(encode_with_symbols(tokenizer, options.target))
+        target = tuple(tokenizer.encode_with_symbols(options.target))
     else:
         (answer,) = generate(
             config,

@@ -23,7 +23,6 @@ from inference.embedding_space import (
     random_cosines,
     token_table,
 )
-from inference.prompts import encode_with_symbols
 from inference.sentence_embeddings import Pooling, sentence_embeddings
 from inference.token_labels import (
     TOKEN_KINDS,
@@ -82,7 +81,7 @@ def main(args: Sequence[str]) -> int:
     require(options.tokens > 2, "tokens", options.tokens, "3 or more")
     lines = read_lines(options.texts, field="texts") if options.texts else []
     loaded = load(options.run)
-    queries = {query: encode_with_symbols(loaded.tokenizer, query) for query in options.queries}
+    queries = {query: loaded.tokenizer.encode_with_symbols(query) for query in options.queries}
     for query, tokens in queries.items():
         require(bool(tokens), "queries", query, "a token or a text")
     chosen = [tokens[0] for tokens in queries.values() if len(tokens) == 1]

@@ -139,7 +139,7 @@ def _evaluate(loaded: Loaded, tasks: Sequence[Task], options: EvaluateOptions) -
     model = (loaded.config, loaded.params, loaded.tokenizer)
     reading = {
         "prompt_is_prefix": loaded.prompt_is_prefix,
-        "prompt_format": getattr(loaded, "prompt_format", None),
+        "prompt_format": loaded.prompt_format,
     }
     scorer = Scorer(*model, seq_len=loaded.seq_len, **reading)
     generator = TextGenerator(*model, **reading)

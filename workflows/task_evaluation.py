@@ -44,14 +44,8 @@ def evaluate_task(
 
 def _classes(loaded: Loaded, labels: Sequence[str], records: Sequence[Record]) -> TaskResult:
     texts = [record["text"] for record in records]
-    found = classify(
-        loaded.config,
-        loaded.params,
-        loaded.tokenizer,
-        texts,
-        labels,
-        seq_len=loaded.seq_len,
-    )
+    model = loaded.config, loaded.params, loaded.tokenizer
+    found = classify(*model, texts, labels, seq_len=loaded.seq_len)
     predicted = [one.label for one in found]
     expected = [record["label"] for record in records]
     metrics = {
@@ -65,14 +59,8 @@ def _classes(loaded: Loaded, labels: Sequence[str], records: Sequence[Record]) -
 
 def _entities(loaded: Loaded, labels: Sequence[str], records: Sequence[Record]) -> TaskResult:
     texts = [record["text"] for record in records]
-    found = tag(
-        loaded.config,
-        loaded.params,
-        loaded.tokenizer,
-        texts,
-        labels,
-        seq_len=loaded.seq_len,
-    )
+    model = loaded.config, loaded.params, loaded.tokenizer
+    found = tag(*model, texts, labels, seq_len=loaded.seq_len)
     predicted = [one.spans for one in found]
     expected = [[Span(s["start"], s["end"], s["label"]) for s in r["spans"]] for r in records]
     scores = entity_scores(predicted, expected)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from inference.generate import Generation, generate
-from inference.prompts import decode_with_symbols, encode_with_symbols
+from inference.prompts import decode_with_symbols
 from inference.sampling import Sampling
 from tests.inference.conftest import Sample, assert_alike
 from tests.model.samples import POSITIONS, Rows, attention, logits_of, random_params, tiny_model
@@ -61,7 +61,7 @@ def padded(tokens: list[int], length: int) -> tuple[np.ndarray, np.ndarray, np.n
 def next_token(model: Sample, prompt: str, written: list[int]) -> int:
     """The likeliest token after those written: the whole model over the whole text anew."""
     t = model.tokenizer
-    encoder = padded([*encode_with_symbols(t, prompt), t.eos_id], PLACES)
+    encoder = padded([*t.encode_with_symbols(prompt), t.eos_id], PLACES)
     decoder = padded([t.bos_id, *written], DECODER_PLACES)
     logits = logits_of(model.config, model.params, Rows(*decoder, None, *encoder))
     return int(logits[0, len(written)].argmax())
@@ -81,7 +81,7 @@ def test_greedy_equals_argmax_of_the_full_forward_pass(model, answers, row):
 
 
 def test_each_prompt_of_a_ragged_batch_gets_what_it_gets_alone(model, answers):
-    lengths = [len(encode_with_symbols(model.tokenizer, prompt)) for prompt in PROMPTS]
+    lengths = [len(model.tokenizer.encode_with_symbols(prompt)) for prompt in PROMPTS]
     assert min(lengths) == 1 and max(lengths) >= 32  # on both sides of a bucket's border
     for prompt, answer in zip(PROMPTS[1:3], answers[1:3], strict=True):
         assert_alike(answer, run(model, [prompt])[0])

@@ -9,7 +9,6 @@ from configs.errors import InputError
 from configs.model_config import MaskedLMHeadConfig, NoHeadConfig
 from configs.position_config import LearnedPositionConfig
 from inference.fill_mask import FilledText, fill_mask
-from inference.prompts import encode_with_symbols
 from tests.inference.conftest import Sample
 from tests.model.samples import Rows, logits_of, random_params, tiny_model
 
@@ -39,7 +38,7 @@ def filled(encoder) -> list[FilledText]:
 
 def row_of(encoder: Sample, prompt: str) -> list[int]:
     t = encoder.tokenizer
-    return [t.bos_id, *encode_with_symbols(t, prompt), t.eos_id]
+    return [t.bos_id, *t.encode_with_symbols(prompt), t.eos_id]
 
 
 def test_probabilities_are_those_of_a_forward_pass_over_the_prompt_alone(encoder, filled):

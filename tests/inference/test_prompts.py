@@ -4,7 +4,7 @@ import pytest
 
 from configs.errors import InputError
 from configs.position_config import LearnedPositionConfig
-from inference.prompts import decode_with_symbols, encode_with_symbols, num_places, require_places
+from inference.prompts import decode_with_symbols, num_places, require_places
 from tests.model.samples import tiny_model
 
 
@@ -21,13 +21,13 @@ from tests.model.samples import tiny_model
     ],
 )
 def test_encoding_and_decoding_go_round(symbols_tokenizer, text):
-    ids = encode_with_symbols(symbols_tokenizer, text)
+    ids = symbols_tokenizer.encode_with_symbols(text)
     assert decode_with_symbols(symbols_tokenizer, ids) == text
 
 
 def test_each_symbol_is_one_id_and_the_text_around_it_as_it_is_alone(symbols_tokenizer):
     t = symbols_tokenizer
-    ids = encode_with_symbols(t, "a <mask> b<extra_id_1>")
+    ids = t.encode_with_symbols("a <mask> b<extra_id_1>")
     names = t.symbols.ids
     assert ids == [*t.encode("a "), names["<mask>"], *t.encode(" b"), names["<extra_id_1>"]]
 
@@ -39,7 +39,7 @@ def test_plain_encoding_never_gives_a_symbol(symbols_tokenizer):
 
 def test_without_symbols_their_names_are_text(tokenizer):
     text = "a <mask> b"
-    assert encode_with_symbols(tokenizer, text) == tokenizer.encode(text)
+    assert tokenizer.encode_with_symbols(text) == tokenizer.encode(text)
     assert decode_with_symbols(tokenizer, tokenizer.encode(text)) == text
 
 
