@@ -1,10 +1,27 @@
-"""Attention back ends behind one function; XLA's own operations are the reference."""
+"""Attention kernels behind one function; XLA's own operations are the reference."""
 
+from model.kernels.attend import attend
+from model.kernels.choice import KERNELS, AttentionCase, Choice, attention_case, choose_kernel
+from model.kernels.over_mesh import platform_of
 from model.kernels.reference import (
     attention_weights,
     causal_attention,
     dot_product_attention,
     heads_first,
 )
+from model.kernels.seen import Seen
 
-__all__ = ["attention_weights", "causal_attention", "dot_product_attention", "heads_first"]
+__all__ = [
+    "KERNELS",
+    "AttentionCase",
+    "Choice",
+    "Seen",
+    "attend",
+    "attention_case",
+    "attention_weights",
+    "causal_attention",
+    "choose_kernel",
+    "dot_product_attention",
+    "heads_first",
+    "platform_of",
+]
