@@ -251,6 +251,7 @@ def _query_blocks(plan: _Plan, places: Places) -> list[_Rows]:
     most = _MOST_WINDOW_BLOCKS if spec.window else _MOST_BLOCKS
     size = block * max(1, -(-L // (block * most)))
     num_key_blocks = M // block
+    sees_later = not spec.causal or places.key_prefix_BM is not None
     blocks = []
     for start in range(0, L, size):
         stop = min(start + size, L)
@@ -258,7 +259,7 @@ def _query_blocks(plan: _Plan, places: Places) -> list[_Rows]:
         if plan.has_own_slots:
             if spec.window:
                 # Any `reach` keys in a row lie in so many blocks.
-                reach = stop - start + (spec.window - 1) * (1 if spec.causal else 2)
+                reach = stop - start + (spec.window - 1) * (2 if sees_later else 1)
                 last = min(num_key_blocks, (reach - 2) // block + 2)
                 first = (places.query_slots_L[start] - (spec.window - 1)) // block
                 first = jnp.clip(first, 0, num_key_blocks - last)
@@ -267,7 +268,7 @@ def _query_blocks(plan: _Plan, places: Places) -> list[_Rows]:
         if spec.window:
             first = max(0, start - spec.window + 1) // block
             last = min(last, -(-(stop + spec.window - 1) // block))
-        if spec.causal and (places.key_prefix_BM is None):
+        if not sees_later:
             last = min(last, -(-stop // block))
         first = min(first, num_key_blocks - 1)
         blocks.append(_Rows(start, stop, first, max(1, last - first)))

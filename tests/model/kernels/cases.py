@@ -95,7 +95,9 @@ def output_and_gradients(kernel: Callable, inputs: Inputs, **settings: Any) -> l
     settings = {"scale": 0.3} | settings  # not 1/sqrt(C), which kernels take by default
     is_text = (inputs.seen.places.query_segments_BL > 0)[:, :, None, None]
 
-    @partial(jax.jit, compiler_options=QUICK_COMPILE)
+    quick = QUICK_COMPILE if jax.default_backend() == "cpu" else None
+
+    @partial(jax.jit, compiler_options=quick)
     def run(q, k, v, bias, places):
         def read(q, k, v, bias):
             given = {} if bias is None else {"bias_HLM": bias}

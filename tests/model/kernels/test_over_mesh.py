@@ -38,7 +38,7 @@ KERNELS = {
     "blockwise": (partial(blockwise_attention, block=16), {}),
     "blockwise, window": (
         partial(blockwise_attention, block=8),
-        {"window": 12, "causal": False, "L": 48, "has_bias": True},
+        {"window": 12, "L": 48, "has_bias": True, "has_prefix": True},
     ),
     "splash": (splash_attention, {"L": 256, "window": 150}),
     "splash, nothing hidden": (splash_attention, {"L": 256, "causal": False, "window": 300}),
