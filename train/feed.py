@@ -1,7 +1,9 @@
-"""Rows to sharded device arrays, read ahead by Grain's threads."""
+"""Rows to sharded device arrays: read ahead by Grain's threads, put ahead by one of ours."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
 import grain
 import jax
@@ -14,6 +16,9 @@ from data.ledger import RowEntry
 from data.rows import RowSource
 
 _BATCHES_AHEAD = 4
+_DEVICE_BATCHES_AHEAD = 2
+
+T = TypeVar("T")
 
 
 class Fed(NamedTuple):
@@ -38,8 +43,12 @@ def feed(
     first_step: int,
     sharding: NamedSharding,
     num_threads: int = 2,
-) -> Iterator[Fed]:
+) -> Generator[Fed, None, None]:
     """The batches of the steps from `first_step` on to the last, beginning at the cursor.
+
+    While a batch is trained on, the next two travel to the devices: asking for the next one waits
+    neither for a transfer nor for a step. A batch carries the cursor just after it, whatever was
+    read ahead. Leaving early, close the generator: its thread ends.
 
     Which rows make up a batch depends on the cursor and the batch sizes alone: threads, devices
     and processes only decide who reads them. Each process reads the rows of its own devices.
@@ -49,7 +58,8 @@ def feed(
       training: how many steps, and the batch size of each.
       first_step: steps done before.
       sharding: how a [B, L] array is cut over the mesh.
-      num_threads: that read ahead; with 0 each batch is read when it is asked for.
+      num_threads: that read ahead; with 0 each batch is read, and put onto the devices, when it
+        is asked for.
     """
     shares = {size: _Share.of(sharding, size) for size in training.batch_sizes}
 
@@ -73,10 +83,30 @@ def feed(
             )
         )
     )
-    for rows, host, entries in batches:
-        cursor = advance(cursor, len(rows))
-        share = shares[len(rows)]
-        yield Fed(_to_devices(host, share, sharding), host, rows, entries, cursor)
+
+    def on_devices(cursor: Cursor) -> Generator[Fed, None, None]:
+        for rows, host, entries in batches:
+            cursor = advance(cursor, len(rows))
+            share = shares[len(rows)]
+            yield Fed(_to_devices(host, share, sharding), host, rows, entries, cursor)
+
+    if num_threads:
+        yield from _taken_ahead(on_devices(cursor), _DEVICE_BATCHES_AHEAD)
+    else:
+        yield from on_devices(cursor)
+
+
+def _taken_ahead(items: Generator[T, None, None], count: int) -> Generator[T, None, None]:
+    """The same items; up to `count` of them beyond the last one given are taken in a thread."""
+    with ThreadPoolExecutor(1, thread_name_prefix="feed") as thread:
+        ahead = deque(thread.submit(next, items, None) for _ in range(count))
+        try:
+            while (item := ahead.popleft().result()) is not None:
+                ahead.append(thread.submit(next, items, None))
+                yield item
+        finally:
+            thread.shutdown(cancel_futures=True)
+            items.close()
 
 
 class _RowNumbers:

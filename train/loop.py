@@ -2,6 +2,7 @@
 
 import resource
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,12 +18,14 @@ from data.dataset import Corpora, corpus_warnings, training_rows
 from data.ledger import Ledger
 from model.build import Params
 from train.checkpoint import Checkpoints
+from train.compilation_cache import counted_hits
 from train.evaluate import Evaluation, describe, evaluate
 from train.feed import feed
 from train.ledger import total_ledger
 from train.mesh import make_mesh
 from train.metrics import TensorBoard
 from train.preemption import Preempted, StopRequest
+from train.profile import PROFILE_FOLDER, ProfiledSteps, Profiler
 from train.progress import TrainingProgress
 from train.recorder import Clock, Recorder
 from train.run_directory import RunDirectory
@@ -79,6 +82,7 @@ def train(
     *,
     peak_flops: float,
     console: Console,
+    profile: str = "",
 ) -> TrainingResult:
     """Trains to the last step of the config, from the newest checkpoint if there is one.
 
@@ -86,19 +90,24 @@ def train(
       run: an open run directory (its lock held).
       corpora: those that the config names, in its order.
       peak_flops: peak FLOP/s of all devices together, for MFU.
+      profile: steps to trace into RUN/profile: "10:13", or "3" from this process' fifth on; ""
+        for none.
 
     Raises:
-      InputError: the config does not fit the corpora or the devices; before any compile.
+      InputError: the config does not fit the corpora or the devices, or `profile` the run; before
+        any compile.
       Preempted: a signal asked to stop; the state has been saved.
       FloatingPointError: the loss is not finite.
     """
     check_corpora(config, corpora)
     t = config.training
+    ProfiledSteps.of(profile, first_step=0, num_steps=t.num_steps)
     mesh = make_mesh(config.mesh)
     source = training_rows(config, corpora)
     warnings = corpus_warnings(config, source)
     sharding = batch_sharding(config, mesh)
     compiled = compile_steps(config, mesh)
+    console.print(f"  {compiled.describe()}", highlight=False)
 
     checkpoints = Checkpoints(
         run.checkpoints, keep=t.keep_checkpoints, keep_every=t.keep_every, on_event=run.event
@@ -131,6 +140,8 @@ def train(
         sharding=sharding,
         num_threads=config.data.read_threads,
     )
+    profiled = ProfiledSteps.of(profile, first_step=first_step, num_steps=t.num_steps)
+    is_awaited = awaits_each_step(mesh)
 
     def score(step: int, max_tokens: int) -> Evaluation:
         evaluation = evaluate(
@@ -157,13 +168,24 @@ def train(
         )
 
     evaluation, ledger = None, Ledger(facts=source.facts)  # what this process has read
-    with StopRequest() as stop, TrainingProgress(console, t.num_steps, first_step) as bar:
+    with (
+        StopRequest() as stop,
+        TrainingProgress(console, t.num_steps, first_step) as bar,
+        Profiler(
+            profiled, run.path / PROFILE_FOLDER, pause=recorder.pause, note=bar.note
+        ) as profiler,
+        closing(batches),
+    ):
         unread: _Unread | None = None
         for step, fed in enumerate(batches, start=first_step + 1):
-            state, metrics = compiled.train_step(state, fed.batch)
-            ledger = ledger.add(fed.entries)
-            if unread:  # step n runs already while step n - 1 is read: reading holds up nothing
-                read(unread)
+            with profiler.step(step, state):
+                state, metrics = compiled.train_step(state, fed.batch)
+                if is_awaited:
+                    jax.block_until_ready(state)
+                ledger = ledger.add(fed.entries)
+                if unread:  # step n runs already while step n - 1 is read: that holds up nothing
+                    read(unread)
+            profiler.finish(step, state)
             shape = len(fed.batch.inputs), fed.batch.seq_len
             unread = _Unread(step, metrics, shape, ledger)
             is_last = step == t.num_steps
@@ -207,6 +229,12 @@ class _Unread(NamedTuple):
     ledger: Ledger
 
 
+def awaits_each_step(mesh: Mesh) -> bool:
+    """Whether a step must be over before the next one is begun: on CPUs of several processes,
+    where the collectives of two steps in flight may wait for each other for ever (gloo)."""
+    return jax.process_count() > 1 and mesh.devices.flat[0].platform == "cpu"
+
+
 def check_corpora(config: RunConfig, corpora: Corpora) -> None:
     """Raises InputError where config and corpora do not belong together."""
     for corpus in corpora.values():
@@ -233,13 +261,22 @@ BatchShapes = tuple[tuple[int, ...], ...]
 
 
 class CompiledSteps(NamedTuple):
-    """Train steps by the shape of their batch, the evaluation step; how long compiling took, and
-    the memory of the largest train step."""
+    """Train steps by the shape of their batch, the evaluation step; how long compiling took, the
+    memory of the largest train step, and how many of them the compilation cache held."""
 
     train_steps: dict[BatchShapes, Any]
     eval_step: Any
     seconds: float
     peak_bytes: int
+    num_cached: int = 0
+
+    def describe(self) -> str:
+        """One line: "compiled 2 programs in 3.2 s (1 of them from the cache)"."""
+        programs = len(self.train_steps) + 1
+        return (
+            f"compiled {programs} programs in {self.seconds:.1f} s "
+            f"({self.num_cached} of them from the cache)"
+        )
 
     def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         """The step compiled for a batch of this shape."""
@@ -251,16 +288,18 @@ def compile_steps(config: RunConfig, mesh: Mesh) -> CompiledSteps:
     start = time.perf_counter()
     state = abstract_state(config, mesh)
     train_step, train_steps, peak_bytes = make_train_step(config, mesh), {}, 0
-    for shape in batch_shapes(config):
-        batch = abstract_batch(config, mesh, shape)
-        compiled = train_step.lower(state, batch).compile()
-        train_steps[_shapes(batch)] = compiled
-        if memory := compiled.memory_analysis():
-            bytes_needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-            peak_bytes = max(peak_bytes, bytes_needed)
-    batch = abstract_batch(config, mesh)
-    eval_step = make_eval_step(config, mesh).lower(state.params, batch).compile()
-    return CompiledSteps(train_steps, eval_step, time.perf_counter() - start, peak_bytes)
+    with counted_hits() as hits:
+        for shape in batch_shapes(config):
+            batch = abstract_batch(config, mesh, shape)
+            compiled = train_step.lower(state, batch).compile()
+            train_steps[_shapes(batch)] = compiled
+            if memory := compiled.memory_analysis():
+                bytes_needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+                peak_bytes = max(peak_bytes, bytes_needed)
+        batch = abstract_batch(config, mesh)
+        eval_step = make_eval_step(config, mesh).lower(state.params, batch).compile()
+    seconds = time.perf_counter() - start
+    return CompiledSteps(train_steps, eval_step, seconds, peak_bytes, len(hits))
 
 
 def batch_shapes(config: RunConfig) -> list[tuple[int, int]]:

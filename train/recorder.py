@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
+
 from configs.schema import RunConfig
 from data.ledger import Ledger
 from planner.flops import training_flops_per_row
@@ -83,7 +85,8 @@ class Recorder:
         Raises:
           FloatingPointError: the loss is not finite.
         """
-        values = {name: float(value) for name, value in metrics._asdict().items()}
+        # All copies to the host begin before the first is waited for.
+        values = {name: float(value) for name, value in jax.device_get(metrics)._asdict().items()}
         now = time.perf_counter()
         if self._last_read is not None:
             self._step_seconds.append(now - self._last_read)

@@ -15,11 +15,14 @@ from rich.console import Console
 
 from configs.overrides import parse_command, reject_overrides
 from configs.presets import PRESETS
+from train.compilation_cache import keep_programs
 from train.mesh import make_mesh
 from train.metrics import peak_flops_per_second
+from train.platform import expected_platform, set_flags
 from train.state import init_state
 from train.step import make_train_step
 from workflows.calibrate import random_batch
+from workflows.runtime import describe_runtime
 
 PROG = "isoflop doctor"
 _PACKAGES = (
@@ -56,6 +59,9 @@ def main(args: Sequence[str]) -> int:
     for name in _OPTIONAL:
         found = importlib.util.find_spec(name) is not None
         console.print(f"  {name} (optional): {'installed' if found else 'not installed'}")
+    expected = expected_platform()
+    flags, folder = set_flags("", expected), keep_programs("", expected)
+    console.print(describe_runtime(expected, flags, folder), soft_wrap=True)
     devices = jax.devices()
     console.print(f"devices: {len(devices)} × {devices[0].device_kind}")
     memory = psutil.virtual_memory()
@@ -68,6 +74,8 @@ def main(args: Sequence[str]) -> int:
     config = PRESETS["decoder_only/tiny"]()
     mesh = make_mesh(config.mesh, devices[:1])
     state, metrics = make_train_step(config, mesh)(init_state(config, mesh), random_batch(config))
+    if devices[0].platform != expected:
+        console.print(f"what is installed speaks for {expected}, JAX uses {devices[0].platform}")
     works = bool(np.isfinite(float(metrics.loss))) and int(state.step) == 1
     console.print("training step: works" if works else "training step: the loss is not finite")
     return 0 if works else 1

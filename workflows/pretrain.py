@@ -30,6 +30,7 @@ from report.page import write_report
 from report.read import read_run
 from report.terminal import print_comparison
 from train.mesh import make_mesh
+from train.profile import profile_numbers
 from train.run_directory import RunDirectory
 from workflows.budget_options import BudgetOptions
 from workflows.calibrate import calibrated_plan, describe_hardware
@@ -39,6 +40,7 @@ from workflows.load import load
 from workflows.plan import print_plan
 from workflows.prepare import corpus_name, prepare
 from workflows.prepare import describe as describe_corpus
+from workflows.runtime import RuntimeOptions, prepare_runtime
 from workflows.samples import take_samples
 from workflows.train import create_run, finish_training, verify
 
@@ -47,7 +49,7 @@ DEFAULT_TIME = "6m"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainOptions(BudgetOptions):
+class PretrainOptions(RuntimeOptions, BudgetOptions):
     """Pretrains a model from nothing but a budget and text; without arguments, six minutes on
     the source of Python's standard library.
 
@@ -74,6 +76,8 @@ class PretrainOptions(BudgetOptions):
     file: decoder_only, encoder_only, encoder_decoder, …"""
     family: str = ""
     """Hugging Face family to export as; the first that can express the model if not given."""
+    profile: str = ""
+    """Steps to trace into RUN/profile: 10:13, or 3 for three steps from the fifth on."""
 
 
 def main(args: Sequence[str]) -> int:
@@ -82,6 +86,9 @@ def main(args: Sequence[str]) -> int:
         PretrainOptions, args, prog=PROG, description=PretrainOptions.__doc__ or ""
     )
     console = Console(stderr=True, highlight=False)
+    if options.profile:
+        profile_numbers(options.profile)
+    prepare_runtime(options, console)
     with RunDirectory(options.run) as run:
         if not run.exists():
             corpora = _begin(options, overrides, run, console)
@@ -93,7 +100,8 @@ def main(args: Sequence[str]) -> int:
             verify(corpora, console)
         if run.status != "complete":
             console.rule("training", align="left")
-            if status := finish_training(run, run.config(), corpora, console):
+            status = finish_training(run, run.config(), corpora, console, profile=options.profile)
+            if status:
                 return status
         [corpus] = corpora.values()
         _use(options, run, corpus, console)

@@ -31,15 +31,18 @@ from report.terminal import print_comparison
 from train.loop import TrainingResult, check_corpora, places_trained_on, train
 from train.mesh import make_mesh
 from train.metrics import peak_flops_per_second
+from train.platform import flags_in_force
 from train.preemption import EXIT_PREEMPTED, Preempted
+from train.profile import ProfiledSteps
 from train.run_directory import RunDirectory
+from workflows.runtime import RuntimeOptions, prepare_runtime
 
 PROG = "isoflop train"
 _VERSIONED = ("jax", "flax", "optax", "orbax-checkpoint", "sentencepiece", "tensorflow-datasets")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions:
+class TrainOptions(RuntimeOptions):
     """Trains, or goes on training where a run directory left off.
 
     Any field of the config can be overridden for a new run: --training.num-steps 500.
@@ -55,6 +58,8 @@ class TrainOptions:
     verify: Literal["quick", "full"] = "quick"
     """full: read every byte of the corpora before the first step; quick: sizes, file ends, the
     tokenizer, and every chunk when it is read."""
+    profile: str = ""
+    """Steps to trace into RUN/profile: 10:13, or 3 for three steps from the fifth on."""
 
 
 def main(args: Sequence[str]) -> int:
@@ -63,6 +68,7 @@ def main(args: Sequence[str]) -> int:
         TrainOptions, args, prog=PROG, description=TrainOptions.__doc__ or ""
     )
     console = Console(stderr=True)
+    prepare_runtime(options, console)
     if (Path(options.target) / "run.json").is_file():
         reject_overrides(overrides, prog=f"{PROG} RUN (a run's config is fixed)")
         run = RunDirectory(Path(options.target))
@@ -78,13 +84,14 @@ def main(args: Sequence[str]) -> int:
         require(
             not run.exists(), "run", str(run.path), "a new folder; to resume: isoflop train RUN"
         )
+    ProfiledSteps.of(options.profile, first_step=0, num_steps=config.training.num_steps)
     corpora = open_corpora(config.data)
     if options.verify == "full":
         verify(corpora, console)
     with run:
         if not run.exists():
             create_run(run, config, corpora)
-        status = finish_training(run, config, corpora, console)
+        status = finish_training(run, config, corpora, console, profile=options.profile)
     if status == 0:
         print_comparison(read_run(run.path), Console())
     return status
@@ -109,13 +116,18 @@ def create_run(run: RunDirectory, config: RunConfig, corpora: Corpora) -> None:
 
 
 def finish_training(
-    run: RunDirectory, config: RunConfig, corpora: Corpora, console: Console
+    run: RunDirectory,
+    config: RunConfig,
+    corpora: Corpora,
+    console: Console,
+    *,
+    profile: str = "",
 ) -> int:
     """Trains to the end and writes summary.json; 143 if a signal stopped it after a save."""
     require_same_corpora(corpora, run.read("fingerprint.json").get("corpora"))
     peak, _ = peak_flops_per_second(jax.devices())
     try:
-        result = train(config, run, corpora, peak_flops=peak, console=console)
+        result = train(config, run, corpora, peak_flops=peak, console=console, profile=profile)
     except Preempted as stopped:
         console.print(f"  stopped: {stopped}; the same command goes on from there")
         return EXIT_PREEMPTED
@@ -163,7 +175,7 @@ def summary(
 
 
 def fingerprint_of(config: RunConfig, corpora: Corpora) -> dict[str, object]:
-    """What the run's numbers depend on: config, corpora, tokenizer, versions, devices."""
+    """What the run's numbers depend on: config, corpora, tokenizer, versions, devices, flags."""
     versions = {name: importlib.metadata.version(name) for name in _VERSIONED}
     first = next(iter(corpora.values()))
     return {
@@ -172,4 +184,5 @@ def fingerprint_of(config: RunConfig, corpora: Corpora) -> dict[str, object]:
         "tokenizer": first.tokenizer.sha,
         "versions": {"python": platform.python_version()} | versions,
         "devices": [device.device_kind for device in jax.devices()],
+        "xla_flags": flags_in_force(),
     }

@@ -1,8 +1,11 @@
 """Which batches come is decided by the cursor alone; meshes decide where their rows lie."""
 
+import threading
+import time
 from itertools import islice
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,6 +18,7 @@ from data.ledger import Ledger
 from data.rows import RowSource
 from tests.model.samples import tiny_model
 from tests.train.samples import BATCH_SIZE, SEQ_LEN, mesh_of, random_batch, tiny_run
+from train import feed as feed_module
 from train.feed import feed, put_batch
 from train.step import batch_sharding
 
@@ -175,3 +179,78 @@ def test_batch_warm_up_serves_the_same_rows_in_batches_that_grow(source):
             list(feed(source, cursor, training, first_step=step, sharding=sharding)),
             batches[step:],
         )
+
+
+def feed_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("feed")]
+
+
+@pytest.fixture
+def long_feed(source):
+    """The batches of fifty steps, closed at the end."""
+    config = tiny_run()
+    training = TrainingConfig(num_steps=50, batch_size=BATCH_SIZE)
+    sharding = batch_sharding(config, mesh_of(config))
+    batches = feed(source, Cursor(), training, first_step=0, sharding=sharding)
+    yield batches
+    batches.close()
+
+
+def test_two_batches_travel_ahead_in_a_thread_and_no_more(long_feed, monkeypatch):
+    put, threads, third = feed_module._to_devices, [], threading.Event()
+
+    def noted(*args):
+        threads.append(threading.current_thread())
+        if len(threads) == 3:
+            third.set()
+        return put(*args)
+
+    monkeypatch.setattr(feed_module, "_to_devices", noted)
+    first = next(long_feed)
+    assert third.wait(timeout=60)
+    time.sleep(0.1)  # for one too many, were there one
+    assert len(threads) == 3
+    assert threading.current_thread() not in threads
+    assert first.cursor == Cursor(BATCH_SIZE), "not the cursor of what was read ahead"
+
+
+def test_the_next_batch_is_there_while_the_devices_are_busy(long_feed):
+    @jax.jit
+    def slow_step(x):
+        return jax.lax.fori_loop(0, 300, lambda _, y: jnp.tanh(y @ x), x)
+
+    x = jnp.full((512, 512), 0.01)
+    slow_step(x).block_until_ready()
+    next(long_feed)
+    result = slow_step(x)
+    for _ in range(3):
+        next(long_feed)
+    assert not result.is_ready(), "three batches came before the step was over"
+    result.block_until_ready()
+
+
+def test_an_error_comes_after_the_batches_before_it(source, monkeypatch):
+    put, calls = feed_module._to_devices, []
+
+    def fails_at_third(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise OSError("the corpus is gone")
+        return put(*args)
+
+    monkeypatch.setattr(feed_module, "_to_devices", fails_at_third)
+    config = tiny_run()
+    training = TrainingConfig(num_steps=50, batch_size=BATCH_SIZE)
+    sharding = batch_sharding(config, mesh_of(config))
+    batches = feed(source, Cursor(), training, first_step=0, sharding=sharding)
+    assert [int(one.rows[0]) for one in islice(batches, 2)] == [0, BATCH_SIZE]
+    with pytest.raises(OSError, match="the corpus is gone"):
+        next(batches)
+    assert feed_threads() == []
+
+
+def test_a_closed_feed_leaves_no_thread(long_feed):
+    next(long_feed)
+    assert feed_threads()
+    long_feed.close()
+    assert feed_threads() == []

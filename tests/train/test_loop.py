@@ -20,6 +20,7 @@ from configs.errors import InputError
 from configs.schema import MeshConfig, RunConfig
 from tests.model.samples import tiny_model
 from tests.train.samples import compile_steps_quickly, mesh_of, random_state, tiny_run
+from tests.train.traces import traced_steps
 from train import loop
 from train.loop import compile_steps
 from train.preemption import Preempted
@@ -60,11 +61,15 @@ def test_compiling_is_timed_and_tells_the_memory_a_device_needs(corpus):
     assert compiled.peak_bytes < 50 * arguments
 
 
-def train(config: RunConfig, path: Path, corpus) -> loop.TrainingResult:
+def train(
+    config: RunConfig, path: Path, corpus, *, profile: str = "", said: io.StringIO | None = None
+) -> loop.TrainingResult:
     with RunDirectory(path) as run:
         run.create("test")
-        console = Console(file=io.StringIO())
-        return loop.train(config, run, {"corpus": corpus}, peak_flops=1e9, console=console)
+        console = Console(file=said or io.StringIO(), width=100)
+        return loop.train(
+            config, run, {"corpus": corpus}, peak_flops=1e9, console=console, profile=profile
+        )
 
 
 def lines(path: Path, name: str) -> list[dict[str, Any]]:
@@ -182,3 +187,85 @@ def test_a_config_that_does_not_fit_is_refused_before_any_compile(
     config = RunConfig(**(vars(run_config(corpus)) | change))
     with pytest.raises(InputError, match=message):
         train(config, tmp_path, corpus)
+
+
+class Fake:
+    """Steps that note when they are begun and when they have run, in place of compiled ones."""
+
+    def __init__(self, config: RunConfig, events: list[str]):
+        self._compiled = loop.compile_steps(config, mesh_of(config))
+        self._events, self._steps = events, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._compiled, name)
+
+    def train_step(self, state, batch):
+        self._steps += 1
+        self._events.append(f"begin {self._steps}")
+        return self._compiled.train_step(state, batch)
+
+
+@pytest.fixture
+def events(corpus, monkeypatch):
+    """What the loop does with each step, in order: begin, await, read."""
+    noted: list[str] = []
+    fake = Fake(run_config(corpus), noted)
+    read, block = loop.Recorder.read, jax.block_until_ready
+
+    def noted_read(self, step, *args):
+        noted.append(f"read {step}")
+        read(self, step, *args)
+
+    def noted_block(arrays):
+        noted.append("await")
+        return block(arrays)
+
+    monkeypatch.setattr(loop, "compile_steps", lambda *_: fake)
+    monkeypatch.setattr(loop.Recorder, "read", noted_read)
+    monkeypatch.setattr(loop.jax, "block_until_ready", noted_block)
+    return noted
+
+
+def test_a_step_is_begun_before_the_one_before_it_is_read(corpus, tmp_path, events):
+    config = run_config(corpus, num_steps=4, eval_every=0, checkpoint_every=0)
+    train(config, tmp_path, corpus)
+    steps = [event for event in events if event != "await"]
+    assert steps[:7] == [
+        "begin 1", "begin 2", "read 1", "begin 3", "read 2", "begin 4", "read 3",
+    ]  # fmt: skip
+    assert steps[7:] == ["read 4"]
+
+
+def test_where_steps_must_not_overlap_each_is_awaited(corpus, tmp_path, events, monkeypatch):
+    monkeypatch.setattr(loop, "awaits_each_step", lambda mesh: True)
+    train(run_config(corpus, num_steps=3, eval_every=0, checkpoint_every=0), tmp_path, corpus)
+    begun = [number for number, event in enumerate(events) if event.startswith("begin")]
+    assert [events[number + 1] for number in begun] == ["await"] * 3
+
+
+def test_only_several_processes_on_cpus_await_their_steps(corpus, monkeypatch):
+    mesh = mesh_of(run_config(corpus))
+    assert not loop.awaits_each_step(mesh)
+    monkeypatch.setattr(loop.jax, "process_count", lambda: 2)
+    assert loop.awaits_each_step(mesh)
+
+
+def test_a_profile_holds_the_steps_asked_for_and_changes_no_result(whole, corpus, tmp_path):
+    path, result = whole
+    said = io.StringIO()
+    again = train(run_config(corpus), tmp_path, corpus, profile="3:4", said=said)
+    assert traced_steps(tmp_path / "profile") == [3, 4]
+    assert f"profile: {tmp_path}" in said.getvalue().replace("\n", "")
+    jax.tree.map(np.testing.assert_array_equal, again.params, result.params)
+    assert without_times(lines(tmp_path, "metrics.jsonl")) == without_times(
+        lines(path, "metrics.jsonl")
+    )
+    assert "compiled 2 programs in 1.0 s (0 of them from the cache)" in said.getvalue()
+
+
+def test_a_profile_beyond_the_last_step_is_refused_before_any_compile(
+    corpus, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loop, "compile_steps", lambda *_: pytest.fail("compiled"))
+    with pytest.raises(InputError, match=f"profile: got '5:9', expected .* to {NUM_STEPS}"):
+        train(run_config(corpus), tmp_path, corpus, profile="5:9")
