@@ -30,7 +30,8 @@ class TrainState(NamedTuple):
 def abstract_state(config: RunConfig, mesh: Mesh) -> TrainState:
     """Shape, dtype and sharding of every leaf, without computing any.
 
-    Optimizer moments are cut like their parameters; scalars are replicated.
+    Optimizer moments are cut like their parameters, along the axes that they have in common (of
+    Adafactor's rows and columns the others have size 1); scalars are replicated.
     """
     params = abstract_params(config.model)
     shardings = param_shardings(config.model, mesh, config.mesh.rules)
@@ -42,10 +43,11 @@ def abstract_state(config: RunConfig, mesh: Mesh) -> TrainState:
     optimizer = run_optimizer(config)
     replicated = NamedSharding(mesh, PartitionSpec())
 
-    def like_param(leaf: Any, param: jax.ShapeDtypeStruct) -> Any:
+    def like_param(leaf: Any, param: Any) -> Any:
         if isinstance(leaf, optax.MaskedNode):  # another optimizer's parameter
             return leaf
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=param.sharding)
+        sharding = _of_common_axes(leaf.shape, param.shape, param.sharding)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     def like_scalar(leaf: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated)
@@ -60,6 +62,17 @@ def abstract_state(config: RunConfig, mesh: Mesh) -> TrainState:
     )
     step = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated)
     return TrainState(step, params, opt_state)
+
+
+def _of_common_axes(
+    shape: tuple[int, ...], param_shape: tuple[int, ...], sharding: NamedSharding
+) -> NamedSharding:
+    """A parameter's sharding for a moment of the same rank, where averaged axes have size 1."""
+    assert len(shape) == len(param_shape)
+    axes = [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
+    common = zip(axes, shape, param_shape, strict=True)
+    spec = PartitionSpec(*(cut if own == whole else None for cut, own, whole in common))
+    return NamedSharding(sharding.mesh, spec)
 
 
 def init_state(config: RunConfig, mesh: Mesh) -> TrainState:

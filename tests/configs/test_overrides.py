@@ -194,7 +194,8 @@ BAD_OVERRIDES = {
         "--model.no-tie-embeddings"
     ),
     "--optimizer.schedule.kind cosin": (
-        "--optimizer.schedule.kind: got 'cosin', expected one of cosine, warmup_stable_decay; "
+        "--optimizer.schedule.kind: got 'cosin', expected one of cosine, linear, "
+        "warmup_stable_decay, inverse_square_root; "
         "did you mean 'cosine'?"
     ),
     "--optimizer.schedule.decay-fraction 0.5": (
@@ -273,7 +274,12 @@ def test_every_field_of_every_variant_is_an_option():
     assert names["model.no_tie_embeddings"].num_values == 0
     assert names["mesh.rules.batch"].num_values is None
     assert {"optimizer.schedule.decay_fraction", "optimizer.schedule.warmup_steps"} <= set(names)
-    assert list(names["optimizer.schedule.kind"].variants) == ["cosine", "warmup_stable_decay"]
+    assert list(names["optimizer.schedule.kind"].variants) == [
+        "cosine",
+        "linear",
+        "warmup_stable_decay",
+        "inverse_square_root",
+    ]
     scalings = names["model.position.scaling.kind"].variants
     assert list(scalings) == ["none", "linear", "llama3", "yarn"]
 

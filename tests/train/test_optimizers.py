@@ -1,6 +1,5 @@
-"""AdamW against NumPy, and what weight decay and clipping apply to."""
+"""AdamW, Lion and SGD against NumPy; what weight decay and clipping apply to."""
 
-from dataclasses import replace
 from functools import cache, partial
 
 import jax
@@ -11,19 +10,24 @@ import pytest
 from optax.contrib import MuonDimensionNumbers
 
 from configs.mlp_config import MoEConfig
-from configs.model_config import MuPInitConfig, T5InitConfig
-from configs.optimizer_config import AdamWConfig, CosineConfig, MuonConfig
-from model.build import abstract_params, rate_multipliers, step_multipliers
+from configs.optimizer_config import (
+    AdamWConfig,
+    CosineConfig,
+    LionConfig,
+    MuonConfig,
+    SGDConfig,
+)
+from model.build import abstract_params
 from planner.parameters import parameters
 from tests.model.samples import (
     QUICK_COMPILE,
     VARIANTS,
-    assert_trees_close,
     random_params,
     tiny_model,
 )
 from tests.train.samples import rate_at
 from train.optimizers import decay_mask, make_optimizer, muon_dimensions
+from train.schedules import make_schedule
 
 NUM_STEPS = 20
 CONFIG = AdamWConfig(
@@ -95,6 +99,72 @@ def test_steps_equal_adamw_in_numpy(clip_norm):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), params, expected)
 
 
+def lion_in_numpy(config: LionConfig, params: dict, gradients: list[dict]) -> dict:
+    """Chen et al.'s algorithm 2 after clipping, in double precision."""
+    return _descend(config, params, gradients, lambda m, g: np.sign(_mixed(config.b1, m, g)))
+
+
+def sgd_in_numpy(config: SGDConfig, params: dict, gradients: list[dict]) -> dict:
+    """Sutskever et al. 2013 as reformulated: momentum, or one step further along it."""
+
+    def step(m, g):
+        new = config.momentum * m + g
+        return g + config.momentum * new if config.nesterov else new
+
+    return _descend(config, params, gradients, step)
+
+
+def _mixed(b: float, m: np.ndarray, g: np.ndarray) -> np.ndarray:
+    return b * m + (1 - b) * g
+
+
+def _descend(config: LionConfig | SGDConfig, params, gradients, step_of) -> dict:
+    leaves, structure = jax.tree.flatten(params)
+    decays = jax.tree.leaves(
+        {"layer": {"kernel": 1.0, "scale": 0.0, "bias": 0.0}, "embedding": 1.0}
+    )
+    schedule = make_schedule(config.schedule, config.learning_rate, NUM_STEPS)
+    momenta = [np.zeros_like(x) for x in leaves]
+    for step, gradient in enumerate(gradients):
+        grads = jax.tree.leaves(gradient)
+        norm = np.sqrt(sum((g**2).sum() for g in grads))
+        grads = [g * min(1.0, config.clip_norm / norm) for g in grads]
+        rate = float(np.asarray(schedule(step)))
+        for i, g in enumerate(grads):
+            update = step_of(momenta[i], g) + config.weight_decay * decays[i] * leaves[i]
+            leaves[i] = leaves[i] - rate * update
+            momenta[i] = (
+                _mixed(config.b2, momenta[i], g)
+                if isinstance(config, LionConfig)
+                else config.momentum * momenta[i] + g
+            )
+    return jax.tree.unflatten(structure, leaves)
+
+
+SCHEDULE = CosineConfig(warmup_steps=3)
+BY_HAND = {
+    "lion": (LionConfig(b1=0.8, b2=0.95, weight_decay=0.3, schedule=SCHEDULE), lion_in_numpy),
+    "sgd": (SGDConfig(weight_decay=0.3, schedule=SCHEDULE), sgd_in_numpy),
+    "nesterov": (SGDConfig(nesterov=True, momentum=0.7, schedule=SCHEDULE), sgd_in_numpy),
+    "no momentum": (SGDConfig(momentum=0.0, schedule=SCHEDULE), sgd_in_numpy),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_steps_equal_lion_and_sgd_in_numpy(name):
+    config, by_hand = BY_HAND[name]
+    start, gradients = random_tree(0), [random_tree(seed) for seed in (1, 2, 3)]
+    optimizer = make_optimizer(config, NUM_STEPS)
+    params = as_fp32(start)
+    state = optimizer.init(params)
+    update = jax.jit(optimizer.update, compiler_options=QUICK_COMPILE)
+    for gradient in gradients:
+        updates, state = update(as_fp32(gradient), state, params)
+        params = optax.apply_updates(params, updates)
+    expected = by_hand(config, start, gradients)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), params, expected)
+
+
 MIXTURE = tiny_model(mlp=MoEConfig(mlp_dim=48, num_experts=4))
 MODELS = {"llama": tiny_model(), "mixture": MIXTURE} | VARIANTS
 shapes_of = cache(abstract_params)
@@ -140,58 +210,6 @@ def test_muon_takes_every_kernel_of_the_layers_but_the_router(name):
     assert not {"router", "dense", "head"} & names
     if name == "mixture":
         assert {"gate", "up", "down"} <= names
-
-
-@pytest.mark.parametrize("kind", ["adamw", "muon"])
-def test_rate_multipliers_scale_adams_steps_and_leave_muons(kind):
-    config = tiny_model(init=MuPInitConfig(base_emb_dim=8), num_layers=1)
-    optimizer_config = CONFIG if kind == "adamw" else MUON
-    multipliers = rate_multipliers(config)
-    params, gradient = random_params(config), random_params(config, seed=1)
-
-    def updates(rates):
-        optimizer = make_optimizer(optimizer_config, NUM_STEPS, rates)
-        update = jax.jit(
-            lambda g: optimizer.update(g, optimizer.init(params), params)[0],
-            compiler_options=QUICK_COMPILE,
-        )
-        return update(gradient)
-
-    plain, scaled = updates(None), updates(multipliers)
-    muons = {spec.path for spec in parameters(config) if spec.is_muons and kind == "muon"}
-
-    def expected(path, update, rate):
-        names = tuple(key.key for key in path)
-        return update if names in muons else update * rate
-
-    assert_trees_close(scaled, jax.tree_util.tree_map_with_path(expected, plain, multipliers), 1e-6)
-    rates = set(jax.tree.leaves(multipliers))
-    assert rates == {1.0, 1 / 4}
-
-
-@pytest.mark.parametrize("kind", ["adamw", "muon"])
-def test_steps_of_queries_that_are_not_scaled_are_those_of_scaled_ones(kind):
-    config = replace(VARIANTS["t5"], num_layers=1, num_encoder_layers=1, init=T5InitConfig())
-    multipliers = step_multipliers(config)
-    assert multipliers is not None and step_multipliers(tiny_model()) is None
-    params, gradient = random_params(config), random_params(config, seed=1)
-
-    def updates(factors):
-        settings = CONFIG if kind == "adamw" else MUON
-        optimizer = make_optimizer(settings, NUM_STEPS, None, factors)
-        update = jax.jit(
-            lambda g: optimizer.update(g, optimizer.init(params), params)[0],
-            compiler_options=QUICK_COMPILE,
-        )
-        return jax.tree_util.tree_leaves_with_path(update(gradient))
-
-    number = 0
-    for (path, scaled), (_, plain) in zip(updates(multipliers), updates(None), strict=True):
-        is_query = path[-2].key == "query"
-        factor = config.attention.head_dim**-0.5 if is_query else 1.0
-        np.testing.assert_allclose(scaled, factor * plain, rtol=1e-6)
-        number += is_query
-    assert number == 3  # the encoder's, the decoder's, and those that read the memory
 
 
 def test_without_a_gradient_only_decayed_leaves_shrink():
