@@ -18,11 +18,15 @@ def named_sharding(
 ) -> NamedSharding:
     """Sharding of an array of `shape` whose dimensions are named by `logical_axes`.
 
+    Mesh axes of one device cut nothing and are left out.
+
     Raises:
       InputError: what `configs.sharding.resolve` refuses.
     """
-    resolved = resolve(rules, logical_axes, shape, dict(mesh.shape))
-    return NamedSharding(mesh, PartitionSpec(*(axes or None for axes in resolved)))
+    sizes = dict(mesh.shape)
+    resolved = resolve(rules, logical_axes, shape, sizes)
+    cut = (tuple(axis for axis in axes if sizes[axis] > 1) for axes in resolved)
+    return NamedSharding(mesh, PartitionSpec(*(axes or None for axes in cut)))
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,14 @@ class Constrain:
 
     mesh: Mesh | None = None
     rules: ShardingRules = DEFAULT_RULES
+
+    @property
+    def platform(self) -> str:
+        """What the program is for: "cpu", "gpu" or "tpu"."""
+        if self.mesh is None:
+            return jax.default_backend()
+        platform = self.mesh.devices.flat[0].platform
+        return "gpu" if platform in ("cuda", "rocm") else platform
 
     def __call__(self, x: jax.Array, *logical_axes: str | None) -> jax.Array:
         if self.mesh is None:

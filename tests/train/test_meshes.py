@@ -34,6 +34,7 @@ MESHES = {
     "fsdp=8": MeshConfig(fsdp=8),
     "tensor=4, data=2": MeshConfig(tensor=4, data=2),
     "fsdp=2, tensor=2, data=2": MeshConfig(fsdp=2, tensor=2, data=2),
+    "sequence=4, replica=2": MeshConfig(sequence=4, replica=2),
 }
 NUM_STEPS = 10
 
@@ -249,7 +250,7 @@ def test_training_starts_from_the_same_numbers_on_any_mesh():
 
 def test_a_mesh_that_does_not_fit_the_devices_is_refused():
     message = (
-        r"mesh: got data=2 × fsdp=2 × expert=1 × tensor=1 = 4 devices, expected 8 "
+        r"mesh: got data=2 × fsdp=2 = 4 devices, expected 8 "
         r"\(what this machine shows\); for example --mesh.data 8"
     )
     with pytest.raises(InputError, match=message):
