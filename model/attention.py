@@ -11,16 +11,16 @@ from configs.model_config import LayerNormConfig, ModelConfig, NormConfig
 from model.constrain import Constrain
 from model.initializers import Init
 from model.kernels import (
-    AttentionCase,
     Seen,
     attend,
+    attention_case,
     attention_weights,
     causal_attention,
     choose_kernel,
     heads_first,
+    say_once,
 )
 from model.linear import Linear
-from model.masks import attention_mask
 from model.norms import make_norm
 from model.rotary import Rotation, rotate
 
@@ -64,7 +64,8 @@ class _Projections(nn.Module):
 
         def heads(count: int, axis: str, stddev: float) -> Linear:
             bias_axes = (axis, "head_dim") if a.use_qkv_bias else ()
-            return Linear((D,), (count, C), ("embed", axis, "head_dim"), dtype, stddev, bias_axes)
+            axes = ("embed", axis, "head_dim")
+            return Linear((D,), (count, C), axes, dtype, stddev, self.constrain, bias_axes)
 
         self.query = heads(H, "heads", init.stddev("query", D))
         self.key = heads(K, "kv_heads", init.stddev("hidden", D))
@@ -75,6 +76,7 @@ class _Projections(nn.Module):
             ("heads", "head_dim", "embed"),
             dtype,
             init.stddev("residual", H * C),
+            self.constrain,
             ("norm",) if a.use_out_bias else (),
         )
         if a.qk_norm:
@@ -104,9 +106,8 @@ class _Projections(nn.Module):
             k_BMKC = self.key_norm(k_BMKC)
         if angles is not None:
             k_BMKC = rotate(k_BMKC, angles)
-        # Whole along the length: every query may see any of them.
-        k_BMKC = self.constrain(k_BMKC, "batch", None, "kv_heads", None)
-        return k_BMKC, self.constrain(self.value(x_BMD), "batch", None, "kv_heads", None)
+        k_BMKC = self.constrain(k_BMKC, "batch", "length", "kv_heads", None)
+        return k_BMKC, self.constrain(self.value(x_BMD), "batch", "length", "kv_heads", None)
 
     def attended(
         self,
@@ -119,33 +120,24 @@ class _Projections(nn.Module):
         reads_cache: bool,
     ) -> Float[Array, "B L H C"]:
         """What the queries take of the values, by the kernel that suits."""
-        a, (B, L, H, C), (_, K, M, _) = self.config.attention, q_BLHC.shape, k_BKMC.shape
+        a = self.config.attention
         self._show(q_BLHC, k_BKMC, seen, bias_HLM)
-        is_whole_row = not reads_cache and seen.spec.causal and seen.places.key_prefix_BM is None
-        case = AttentionCase(
-            platform=self.constrain.platform,
-            dtype=q_BLHC.dtype.name,
-            L=L,
-            M=M,
-            H=H,
-            K=K,
-            C=C,
-            causal=seen.spec.causal,
-            window=seen.spec.window,
-            softcap=a.logit_softcap,
-            has_bias=bias_HLM is not None,
-            has_prefix=seen.places.key_prefix_BM is not None,
-        )
-        kernel = choose_kernel("reference" if reads_cache else a.kernel, case).kernel
+        kernel = "reference" if reads_cache else self._kernel(q_BLHC, k_BKMC, seen, bias_HLM)
+        is_causal_row = seen.spec.causal and seen.places.key_prefix_BM is None and not reads_cache
+        if kernel == "reference":
+            # Whole along the length, since every query may see any of them; kernels see to it.
+            k_BKMC, v_BKMC = (
+                self.constrain(x, "batch", "kv_heads", None, None) for x in (k_BKMC, v_BKMC)
+            )
         scores = {"scale": a.score_scale, "softcap": a.logit_softcap}
 
         def out(q_BLHC: jax.Array, k_BKMC: jax.Array, v_BKMC: jax.Array) -> jax.Array:
-            if kernel == "reference" and is_whole_row and a.causal_blocks > 1:
+            if kernel == "reference" and is_causal_row and a.causal_blocks > 1:
                 return causal_attention(
                     q_BLHC,
                     k_BKMC,
                     v_BKMC,
-                    attention_mask(*seen),
+                    seen.mask_BLM,
                     num_blocks=a.causal_blocks,
                     bias_HLL=bias_HLM,
                     **scores,
@@ -163,6 +155,27 @@ class _Projections(nn.Module):
 
         return (jax.checkpoint(out) if self.rematerialises else out)(q_BLHC, k_BKMC, v_BKMC)
 
+    def _kernel(
+        self,
+        q_BLHC: Float[Array, "B L H C"],
+        k_BKMC: Float[Array, "B K M C"],
+        seen: Seen,
+        bias_HLM: Float[Array, "H L M"] | None,
+    ) -> str:
+        """The one asked for, where it can, with a line in the log where it cannot."""
+        case = attention_case(
+            q_BLHC,
+            k_BKMC,
+            seen,
+            softcap=self.config.attention.logit_softcap,
+            has_bias=bias_HLM is not None,
+            constrain=self.constrain,
+        )
+        kernel, reason = choose_kernel(self.config.attention.kernel, case)
+        if reason is not None:
+            say_once(reason)
+        return kernel
+
     def _show(
         self,
         q_BLHC: Float[Array, "B L H C"],
@@ -176,7 +189,7 @@ class _Projections(nn.Module):
             weights_BKGLM = attention_weights(
                 q_BLHC,
                 k_BKMC,
-                attention_mask(*seen),
+                seen.mask_BLM,
                 scale=a.score_scale,
                 softcap=a.logit_softcap,
                 bias_HLM=bias_HLM,

@@ -50,8 +50,8 @@ class Head(nn.Module):
             return
         if isinstance(c.head, MaskedLMHeadConfig):
             bias_axes = ("norm",) if c.head.use_dense_bias else ()
-            stddev = init.stddev("hidden", D)
-            self.dense = Linear((D,), (D,), ("embed", "norm"), dtype, stddev, bias_axes)
+            axes, stddev = ("embed", "norm"), init.stddev("hidden", D)
+            self.dense = Linear((D,), (D,), axes, dtype, stddev, self.constrain, bias_axes)
             self.norm = make_norm(c.norm, dtype)
         if not c.tie_embeddings:
             start = normal(init.stddev("head", D))
@@ -68,7 +68,7 @@ class Head(nn.Module):
         if isinstance(self.config.head, ClassHeadConfig):
             return self.classes(x_BLD)
         features_BLD, kernel_DV, bias_V, softcap = self.readout(x_BLD, table_VD)
-        logits_BLV = project(features_BLD, kernel_DV)
+        logits_BLV = project(features_BLD, kernel_DV, self.constrain)
         if bias_V is not None:
             logits_BLV = add_bias(logits_BLV, bias_V)
         logits_BLV = self.constrain(logits_BLV, "batch", "length", "vocab").astype(jnp.float32)
