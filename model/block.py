@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -130,4 +129,3 @@ class Block(nn.Module):
                 h_BLD = make_norm(c.norm, dtype, f"{name}_post_norm")(h_BLD)
             x_BLD = x_BLD + h_BLD
         return self.constrain(x_BLD, "batch", "residual_length", "activation_embed")
-

@@ -51,9 +51,7 @@ class EncoderDecoder(nn.Module):
         x_BLD, losses = self.features(tokens_BL, **fields)
         return self.head(x_BLD, self.token_embedding.table_VD), losses
 
-    def readout(
-        self, tokens_BL: Int[Array, "B L"], **fields: jax.Array
-    ) -> tuple[Readout, Losses]:
+    def readout(self, tokens_BL: Int[Array, "B L"], **fields: jax.Array) -> tuple[Readout, Losses]:
         """What those logits are made of, without making them."""
         x_BLD, losses = self.features(tokens_BL, **fields)
         return self.head.readout(x_BLD, self.token_embedding.table_VD), losses

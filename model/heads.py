@@ -32,7 +32,9 @@ class ClassHead(nn.Module):
         if isinstance(self.head, SequenceClassificationHeadConfig):
             stddev = init.stddev("hidden", D)
             x_BLD = jnp.tanh(
-                Linear((D,), (D,), axes, dtype, stddev, self.constrain, ("norm",), name="dense")(x_BLD)
+                Linear((D,), (D,), axes, dtype, stddev, self.constrain, ("norm",), name="dense")(
+                    x_BLD
+                )
             )
         if (multiplier := logit_multiplier(c)) != 1.0:
             x_BLD = x_BLD * jnp.asarray(multiplier, dtype)

@@ -151,9 +151,7 @@ class _Plan(NamedTuple):
             V //= math.prod(sizes[axis] for axis in vocab)
         if not chunk_tokens:
             chunk_tokens = max(128, _CHUNK_BYTES[constrain.platform] // (4 * V) // 128 * 128)
-        return cls(
-            constrain, batch, length, embed, vocab, readout.softcap, z_loss, chunk_tokens
-        )
+        return cls(constrain, batch, length, embed, vocab, readout.softcap, z_loss, chunk_tokens)
 
     @property
     def tokens(self) -> MeshAxes:

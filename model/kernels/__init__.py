@@ -2,7 +2,7 @@
 
 from model.kernels.attend import attend, say_once
 from model.kernels.choice import KERNELS, AttentionCase, Choice, attention_case, choose_kernel
-from model.kernels.over_mesh import platform_of
+from model.kernels.over_mesh import platform_of  # noqa: F401
 from model.kernels.reference import (
     attention_weights,
     causal_attention,
