@@ -18,8 +18,8 @@ from model.kernels import (
     causal_attention,
     choose_kernel,
     heads_first,
-    say_once,
 )
+from model.kernels.attend import say_once
 from model.linear import Linear
 from model.norms import make_norm
 from model.rotary import Rotation, rotate

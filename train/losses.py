@@ -283,7 +283,8 @@ def _sum_and_differentiate(plan, features_BLD, kernel_DV, bias_V, targets_BL, we
     (sums, kernel_grad_Dv, bias_grad_v), features_grad = jax.lax.scan(add, start, chunks)
     features_grad_TD = jnp.reshape(features_grad, (-1, features_grad.shape[-1]))
     features_grad_BLD = jnp.reshape(features_grad_TD[: targets_BL.size], features_BLD.shape)
-    kernel_grad_DV = _sum_and_cut(plan, kernel_grad_Dv.astype(dtype))
+    # Without the barrier the compiler may keep the whole sum until the optimizer reads its part.
+    kernel_grad_DV = jax.lax.optimization_barrier(_sum_and_cut(plan, kernel_grad_Dv.astype(dtype)))
     return (
         _sum_over(sums, plan.tokens),
         features_grad_BLD,
