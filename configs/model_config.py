@@ -13,6 +13,8 @@ from configs.position_config import PositionConfig, RopeConfig
 
 DType = Literal["float32", "bfloat16"]
 Architecture = Literal["decoder_only", "encoder_only", "encoder_decoder"]
+Kernel = Literal["auto", "reference", "blockwise", "cudnn", "splash"]
+Remat = Literal["none", "attention", "dots", "full"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +53,9 @@ class AttentionConfig:
 
     `num_kv_heads` equal to `num_heads` is multi-head attention, 1 is multi-query attention.
     `causal_blocks` cuts a causal row's queries into that many blocks, each of which reads only
-    the keys up to its own end: 2 skips a quarter of the work, 4 three eighths. It changes speed,
-    not results.
+    the keys up to its own end: 2 skips a quarter of the work, 4 three eighths. `kernel` is what
+    computes it; "auto" takes what suits platform and shape, and a kernel that cannot gives way to
+    the reference with a line in the log. Both change speed, not results (docs/attention_kernels).
 
     `layer_pattern`, repeated over the layers, says which of them see everything and which a
     `window`: there a query sees the keys less than `window` places from it (Gemma 2 and 3,
@@ -65,6 +68,7 @@ class AttentionConfig:
     num_kv_heads: int = 4
     head_dim: int = 32
     causal_blocks: int = 1
+    kernel: Kernel = "auto"
     window: int = 0
     layer_pattern: tuple[Literal["full", "window"], ...] = ("full",)
     qk_norm: bool = False
@@ -261,6 +265,12 @@ class ModelConfig:
     `scan_layers` compiles one layer and loops over it (fast to compile); False unrolls the same
     loop (faster to run on CPU). Parameters have the same layout either way: every leaf of a layer
     carries a leading `num_layers` axis, so checkpoints fit both.
+
+    `remat`: what a layer computes again in its backward pass instead of keeping it (Chen et al.
+    2016, arXiv 1604.06174). "none" keeps everything; "attention" computes scores and softmax again
+    (Korthikanti et al. 2022, arXiv 2205.05198, section 5); "dots" keeps products with kernels and
+    computes the rest again; "full" keeps only the layer's input. `remat_pattern`, repeated over the
+    layers, says which of them do so.
     """
 
     architecture: Architecture = "decoder_only"
@@ -280,7 +290,8 @@ class ModelConfig:
     init: InitConfig = field(default_factory=FanInInitConfig)
     compute_dtype: DType = "float32"
     scan_layers: bool = True
-    remat: Literal["none", "full"] = "none"
+    remat: Remat = "none"
+    remat_pattern: tuple[Literal["remat", "keep"], ...] = ("remat",)
 
     def __post_init__(self):
         require_positive(
@@ -289,6 +300,7 @@ class ModelConfig:
             emb_dim=self.emb_dim,
             num_layers=self.num_layers,
         )
+        require(bool(self.remat_pattern), "model.remat_pattern", "none", "one or more")
         has_both = self.architecture == "encoder_decoder"
         require(
             (self.num_encoder_layers > 0) == has_both and self.num_encoder_layers >= 0,
@@ -314,6 +326,14 @@ class ModelConfig:
             "model.skip_first_norm",
             self.skip_first_norm,
             "False with norm_placement post, where no layer norms its input",
+        )
+
+    def layer_remat(self, num_layers: int) -> tuple[Remat, ...]:
+        """What each layer computes again."""
+        pattern = self.remat_pattern
+        return tuple(
+            self.remat if pattern[layer % len(pattern)] == "remat" else "none"
+            for layer in range(num_layers)
         )
 
     @property

@@ -25,15 +25,19 @@ from configs.sharding import DEFAULT_RULES, MESH_AXES, ShardingRules
 class MeshConfig:
     """Devices along each mesh axis; their product must equal the number of devices.
 
-    data: replicas of the parameters, each with its own rows. fsdp: rows too, with parameters and
+    replica: replicas of the parameters, each with its own rows, on slices or hosts that only the
+    data-centre network joins. data: replicas within one. fsdp: rows too, with parameters and
     optimizer state cut along the axis and gathered as each layer needs them. expert: rows too,
-    with the experts of a mixture cut along the axis. tensor: heads, MLP and vocabulary cut along
-    the axis. `rules` maps each logical axis to mesh axes.
+    with the experts of a mixture cut along the axis. sequence: each row cut along its length,
+    keys and values gathered for attention (context parallelism); parameters cut too. tensor:
+    heads, MLP and vocabulary cut along the axis. `rules` maps each logical axis to mesh axes.
     """
 
+    replica: int = 1
     data: int = 1
     fsdp: int = 1
     expert: int = 1
+    sequence: int = 1
     tensor: int = 1
     rules: ShardingRules = DEFAULT_RULES
 
@@ -185,6 +189,16 @@ class RunConfig:
                     self.model.position.num_positions,
                     f"{longest + self.model.position.offset} or more for rows of {longest} tokens",
                 )
+            for logical in ("length", "residual_length"):
+                shards = self.mesh.rules.shards(logical, self.mesh.axis_sizes)
+                for length in (lengths.length, lengths.encoder_length):
+                    require(
+                        length % shards == 0,
+                        "data.seq_len",
+                        seq_len,
+                        f"a length that makes sequences (here of {length} tokens) a multiple of "
+                        f"the mesh axes that cut {logical} ({shards})",
+                    )
             if self.model.architecture == "decoder_only":
                 require(
                     seq_len % self.model.attention.causal_blocks == 0,
@@ -192,6 +206,13 @@ class RunConfig:
                     self.model.attention.causal_blocks,
                     f"a divisor of data.seq_len and of every row length ({seq_len})",
                 )
+        if self.mesh.rules.shards("length", self.mesh.axis_sizes) > 1:
+            require(
+                self.model.attention.causal_blocks == 1,
+                "model.attention.causal_blocks",
+                self.model.attention.causal_blocks,
+                "1 where the mesh cuts rows along their length",
+            )
         row_shards = self.mesh.rules.shards("batch", self.mesh.axis_sizes)
         for name, size in (
             *(("training.batch_warmup", size) for size in self.training.batch_warmup),

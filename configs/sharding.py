@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from configs.errors import InputError
 
 MeshAxes = tuple[str, ...]
-MESH_AXES = ("data", "fsdp", "expert", "tensor")
+MESH_AXES = ("replica", "data", "fsdp", "expert", "sequence", "tensor")
+"""In mesh order: neighbours along `tensor` are nearest, along `replica` farthest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +27,16 @@ class ShardingRules:
     Parameters use: vocab, embed (model width), heads, kv_heads, head_dim, mlp, layers, experts,
     router (a router's outputs), norm (vectors of the model's width: scales and biases), positions
     (rows of a position table), buckets (of a relative bias), token_types. Activations use: batch,
-    length, activation_embed, heads, kv_heads, head_dim, mlp, vocab.
+    length, residual_length (of what layers add to: cutting it by `tensor` too turns each all-reduce
+    of tensor parallelism into a reduce-scatter and an all-gather, and keeps less; Korthikanti et
+    al. 2022, arXiv 2205.05198), activation_embed, heads, kv_heads, head_dim, mlp, vocab.
     """
 
-    batch: MeshAxes = ("data", "fsdp", "expert")
-    length: MeshAxes = ()
+    batch: MeshAxes = ("replica", "data", "fsdp", "expert")
+    length: MeshAxes = ("sequence",)
+    residual_length: MeshAxes = ("sequence",)
     activation_embed: MeshAxes = ()
-    embed: MeshAxes = ("fsdp",)
+    embed: MeshAxes = ("fsdp", "sequence")
     vocab: MeshAxes = ("tensor",)
     heads: MeshAxes = ("tensor",)
     kv_heads: MeshAxes = ("tensor",)

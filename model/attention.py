@@ -5,17 +5,21 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from configs.model_config import LayerNormConfig, ModelConfig, NormConfig
 from model.constrain import Constrain
 from model.initializers import Init
 from model.kernels import (
+    Seen,
+    attend,
+    attention_case,
     attention_weights,
     causal_attention,
-    dot_product_attention,
+    choose_kernel,
     heads_first,
 )
+from model.kernels.attend import say_once
 from model.linear import Linear
 from model.norms import make_norm
 from model.rotary import Rotation, rotate
@@ -36,19 +40,23 @@ class LayerCache(NamedTuple):
 class Visible(NamedTuple):
     """What decides the scores besides queries and keys.
 
-    mask_BLM: who sees whom. bias_HLM: added to the scores. rotation: turns queries and keys.
+    seen: who sees whom. bias_HLM: added to the scores. rotation: turns queries and keys.
     """
 
-    mask_BLM: Bool[Array, "B L M"]
+    seen: Seen
     bias_HLM: Float[Array, "H L M"] | None = None
     rotation: Rotation | None = None
 
 
 class _Projections(nn.Module):
-    """Queries, keys and values of H and K heads, and the projection back: D → heads → D."""
+    """Queries, keys and values of H and K heads, and the projection back: D → heads → D.
+
+    rematerialises: scores and softmax are computed again in the backward pass.
+    """
 
     config: ModelConfig
     constrain: Constrain
+    rematerialises: bool
 
     def setup(self):
         a, dtype, init = self.config.attention, jnp.dtype(self.config.compute_dtype), self._init
@@ -56,7 +64,8 @@ class _Projections(nn.Module):
 
         def heads(count: int, axis: str, stddev: float) -> Linear:
             bias_axes = (axis, "head_dim") if a.use_qkv_bias else ()
-            return Linear((D,), (count, C), ("embed", axis, "head_dim"), dtype, stddev, bias_axes)
+            axes = ("embed", axis, "head_dim")
+            return Linear((D,), (count, C), axes, dtype, stddev, self.constrain, bias_axes)
 
         self.query = heads(H, "heads", init.stddev("query", D))
         self.key = heads(K, "kv_heads", init.stddev("hidden", D))
@@ -67,6 +76,7 @@ class _Projections(nn.Module):
             ("heads", "head_dim", "embed"),
             dtype,
             init.stddev("residual", H * C),
+            self.constrain,
             ("norm",) if a.use_out_bias else (),
         )
         if a.qk_norm:
@@ -99,12 +109,79 @@ class _Projections(nn.Module):
         k_BMKC = self.constrain(k_BMKC, "batch", "length", "kv_heads", None)
         return k_BMKC, self.constrain(self.value(x_BMD), "batch", "length", "kv_heads", None)
 
-    def show(
+    def attended(
         self,
         q_BLHC: Float[Array, "B L H C"],
         k_BKMC: Float[Array, "B K M C"],
-        mask_BLM: Bool[Array, "B L M"],
+        v_BKMC: Float[Array, "B K M C"],
+        seen: Seen,
         bias_HLM: Float[Array, "H L M"] | None = None,
+        *,
+        reads_cache: bool,
+    ) -> Float[Array, "B L H C"]:
+        """What the queries take of the values, by the kernel that suits."""
+        a = self.config.attention
+        self._show(q_BLHC, k_BKMC, seen, bias_HLM)
+        kernel = "reference" if reads_cache else self._kernel(q_BLHC, k_BKMC, seen, bias_HLM)
+        is_causal_row = seen.spec.causal and seen.places.key_prefix_BM is None and not reads_cache
+        if kernel == "reference":
+            # Whole along the length, since every query may see any of them; kernels see to it.
+            k_BKMC, v_BKMC = (
+                self.constrain(x, "batch", "kv_heads", None, None) for x in (k_BKMC, v_BKMC)
+            )
+        scores = {"scale": a.score_scale, "softcap": a.logit_softcap}
+
+        def out(q_BLHC: jax.Array, k_BKMC: jax.Array, v_BKMC: jax.Array) -> jax.Array:
+            if kernel == "reference" and is_causal_row and a.causal_blocks > 1:
+                return causal_attention(
+                    q_BLHC,
+                    k_BKMC,
+                    v_BKMC,
+                    seen.mask_BLM,
+                    num_blocks=a.causal_blocks,
+                    bias_HLL=bias_HLM,
+                    **scores,
+                )
+            return attend(
+                q_BLHC,
+                k_BKMC,
+                v_BKMC,
+                seen,
+                kernel=kernel,
+                bias_HLM=bias_HLM,
+                constrain=self.constrain,
+                **scores,
+            )
+
+        return (jax.checkpoint(out) if self.rematerialises else out)(q_BLHC, k_BKMC, v_BKMC)
+
+    def _kernel(
+        self,
+        q_BLHC: Float[Array, "B L H C"],
+        k_BKMC: Float[Array, "B K M C"],
+        seen: Seen,
+        bias_HLM: Float[Array, "H L M"] | None,
+    ) -> str:
+        """The one asked for, where it can, with a line in the log where it cannot."""
+        case = attention_case(
+            q_BLHC,
+            k_BKMC,
+            seen,
+            softcap=self.config.attention.logit_softcap,
+            has_bias=bias_HLM is not None,
+            constrain=self.constrain,
+        )
+        kernel, reason = choose_kernel(self.config.attention.kernel, case)
+        if reason is not None:
+            say_once(reason)
+        return kernel
+
+    def _show(
+        self,
+        q_BLHC: Float[Array, "B L H C"],
+        k_BKMC: Float[Array, "B K M C"],
+        seen: Seen,
+        bias_HLM: Float[Array, "H L M"] | None,
     ) -> None:
         """Puts the weights, fp32 [B, H, L, M], where a caller asked for them; else does nothing."""
         if self.is_mutable_collection(ATTENTION) and not self.is_initializing():
@@ -112,7 +189,7 @@ class _Projections(nn.Module):
             weights_BKGLM = attention_weights(
                 q_BLHC,
                 k_BKMC,
-                mask_BLM,
+                seen.mask_BLM,
                 scale=a.score_scale,
                 softcap=a.logit_softcap,
                 bias_HLM=bias_HLM,
@@ -127,12 +204,9 @@ class _Projections(nn.Module):
 class Attention(_Projections):
     """Self-attention: projects, turns queries and keys, attends, projects back.
 
-    `causal_blocks` 1: any mask; more: no query may see a later key. With a cache, keys and values
-    of the L new tokens are written at slot `write_slot` on, and queries attend over all S slots
-    (the mask says which hold something).
+    With a cache, keys and values of the L new tokens are written at slot `write_slot` on, and
+    queries attend over all S slots (their segments say which hold something).
     """
-
-    causal_blocks: int = 1
 
     def __call__(
         self,
@@ -141,37 +215,18 @@ class Attention(_Projections):
         cache: LayerCache | None = None,
         write_slot: Int[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B L D"], LayerCache | None]:
-        a = self.config.attention
         q_BLHC = self.queries(x_BLD, visible.rotation)
         k_BMKC, v_BMKC = self.keys_and_values(x_BLD, visible.rotation)
         k_BKMC, v_BKMC = heads_first(k_BMKC), heads_first(v_BMKC)
+        reads_cache = cache is not None
         if cache is not None:
             assert write_slot is not None
             k_BKMC = jax.lax.dynamic_update_slice_in_dim(cache.key_BKSC, k_BKMC, write_slot, 2)
             v_BKMC = jax.lax.dynamic_update_slice_in_dim(cache.value_BKSC, v_BKMC, write_slot, 2)
             cache = LayerCache(k_BKMC, v_BKMC)
-        self.show(q_BLHC, k_BKMC, visible.mask_BLM, visible.bias_HLM)
-        if self.causal_blocks > 1:
-            out_BLHC = causal_attention(
-                q_BLHC,
-                k_BKMC,
-                v_BKMC,
-                visible.mask_BLM,
-                num_blocks=self.causal_blocks,
-                scale=a.score_scale,
-                softcap=a.logit_softcap,
-                bias_HLL=visible.bias_HLM,
-            )
-        else:
-            out_BLHC = dot_product_attention(
-                q_BLHC,
-                k_BKMC,
-                v_BKMC,
-                visible.mask_BLM,
-                scale=a.score_scale,
-                softcap=a.logit_softcap,
-                bias_HLM=visible.bias_HLM,
-            )
+        out_BLHC = self.attended(
+            q_BLHC, k_BKMC, v_BKMC, visible.seen, visible.bias_HLM, reads_cache=reads_cache
+        )
         return self.joined(out_BLHC), cache
 
 
@@ -185,23 +240,17 @@ class CrossAttention(_Projections):
         self,
         x_BLD: Float[Array, "B L D"],
         memory_BMD: Float[Array, "B M D"] | None,
-        mask_BLM: Bool[Array, "B L M"],
+        seen: Seen,
         cache: LayerCache | None = None,
     ) -> tuple[Float[Array, "B L D"], LayerCache]:
-        a = self.config.attention
+        reads_cache = memory_BMD is None
         if memory_BMD is None:
             assert cache is not None
         else:
             cache = LayerCache(*map(heads_first, self.keys_and_values(memory_BMD, None)))
         q_BLHC = self.queries(x_BLD, None)
-        self.show(q_BLHC, cache.key_BKSC, mask_BLM)
-        out_BLHC = dot_product_attention(
-            q_BLHC,
-            cache.key_BKSC,
-            cache.value_BKSC,
-            mask_BLM,
-            scale=a.score_scale,
-            softcap=a.logit_softcap,
+        out_BLHC = self.attended(
+            q_BLHC, cache.key_BKSC, cache.value_BKSC, seen, reads_cache=reads_cache
         )
         return self.joined(out_BLHC), cache
 

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from configs.model_config import ModelConfig
+from configs.model_config import ModelConfig, Remat
 from model.attention import Attention, CrossAttention, LayerCache, Visible
 from model.constrain import Constrain
+from model.kernels import Seen
 from model.mlp import Losses, make_mlp
 from model.norms import make_norm
 
@@ -24,15 +24,23 @@ class BlockCache(NamedTuple):
     memory: LayerCache | None = None
 
 
-class LayerInputs(NamedTuple):
-    """What differs from layer to layer, each with a leading N axis outside of a block.
+class LayerKind(NamedTuple):
+    """What is known of a layer when it is compiled.
 
-    is_window: whether this layer sees a window only; None where all layers are alike. is_first:
-    of the stack; None where it makes no difference.
+    is_window: whether it sees a window only. remat: what it computes again in the backward pass.
+    """
+
+    is_window: bool
+    remat: Remat
+
+
+class LayerInputs(NamedTuple):
+    """What differs from layer to layer when it runs, each with a leading N axis outside of a block.
+
+    is_first: of the stack; None where it makes no difference.
     """
 
     cache: BlockCache | None = None
-    is_window: Bool[Array, ""] | None = None
     is_first: Bool[Array, ""] | None = None
 
 
@@ -40,7 +48,8 @@ class Shared(NamedTuple):
     """What all layers have in common.
 
     full, window: what layers of either kind see; None where no layer is of the kind. memory_BMD:
-    the encoder's output; None without one, or where the cache holds its keys and values.
+    the encoder's output; None without one, or where the cache holds its keys and values. of_memory:
+    who sees which of its places.
     """
 
     full: Visible | None
@@ -48,7 +57,7 @@ class Shared(NamedTuple):
     is_token_BL: Bool[Array, "B L"]
     write_slot: Int[Array, ""] | None = None
     memory_BMD: Float[Array, "B M D"] | None = None
-    memory_mask_BLM: Bool[Array, "B L M"] | None = None
+    of_memory: Seen | None = None
 
 
 class Block(nn.Module):
@@ -60,7 +69,7 @@ class Block(nn.Module):
 
     config: ModelConfig
     constrain: Constrain
-    causal_blocks: int
+    kind: LayerKind
     reads_memory: bool
 
     @nn.compact
@@ -68,22 +77,24 @@ class Block(nn.Module):
         self, x_BLD: Float[Array, "B L D"], layer: LayerInputs, shared: Shared
     ) -> tuple[Float[Array, "B L D"], tuple[BlockCache | None, Losses]]:
         c, own, memory = self.config, None, None
+        rematerialises = self.kind.remat == "attention"
         losses: Losses = {}
 
         def attend(h_BLD: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
             nonlocal own
-            attention = Attention(c, self.constrain, self.causal_blocks, name="attention")
+            attention = Attention(c, self.constrain, rematerialises, name="attention")
             cache = layer.cache.own if layer.cache else None
-            visible = _visible(layer.is_window, shared)
+            visible = shared.window if self.kind.is_window else shared.full
+            assert visible is not None
             h_BLD, own = attention(h_BLD, visible, cache, shared.write_slot)
             return h_BLD
 
         def read_memory(h_BLD: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
             nonlocal memory
-            assert shared.memory_mask_BLM is not None
-            attention = CrossAttention(c, self.constrain, name="cross_attention")
+            assert shared.of_memory is not None
+            attention = CrossAttention(c, self.constrain, rematerialises, name="cross_attention")
             cache = layer.cache.memory if layer.cache else None
-            h_BLD, memory = attention(h_BLD, shared.memory_BMD, shared.memory_mask_BLM, cache)
+            h_BLD, memory = attention(h_BLD, shared.memory_BMD, shared.of_memory, cache)
             return h_BLD
 
         def feed_forward(h_BLD: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
@@ -117,12 +128,4 @@ class Block(nn.Module):
             if c.norm_placement == "sandwich":
                 h_BLD = make_norm(c.norm, dtype, f"{name}_post_norm")(h_BLD)
             x_BLD = x_BLD + h_BLD
-        return self.constrain(x_BLD, "batch", "length", "activation_embed")
-
-
-def _visible(is_window: Bool[Array, ""] | None, shared: Shared) -> Visible:
-    if is_window is None:
-        visible = shared.full or shared.window
-        assert visible is not None
-        return visible
-    return jax.tree.map(lambda w, f: jnp.where(is_window, w, f), shared.window, shared.full)
+        return self.constrain(x_BLD, "batch", "residual_length", "activation_embed")

@@ -18,6 +18,7 @@ from model.constrain import UNCONSTRAINED, Constrain, named_sharding
 from model.decoder_only import DecoderOnly
 from model.encoder_decoder import EncoderDecoder
 from model.encoder_only import EncoderOnly
+from model.head import Readout
 from model.initializers import width_multiplier
 from model.mlp import Losses
 
@@ -69,6 +70,16 @@ def forward_with_losses(
     """
     given: dict[str, Any] = {name: field for name, field in fields.items() if field is not None}
     return cast(tuple[jax.Array, Losses], model.apply({"params": params}, tokens_BL, **given))
+
+
+def forward_readout(
+    model: Model, params: Params, tokens_BL: Int[Array, "B L"], **fields: jax.Array | None
+) -> tuple[Readout, Losses]:
+    """`forward_with_losses` up to the head, of a model whose logits are over the vocabulary."""
+    given: dict[str, Any] = {name: field for name, field in fields.items() if field is not None}
+    method = type(model).readout
+    applied = model.apply({"params": params}, tokens_BL, **given, method=method)
+    return cast(tuple[Readout, Losses], applied)
 
 
 def forward(

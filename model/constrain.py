@@ -6,6 +6,7 @@ rank or a dimension that does not divide raises on any platform, a laptop's CPU 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -18,11 +19,15 @@ def named_sharding(
 ) -> NamedSharding:
     """Sharding of an array of `shape` whose dimensions are named by `logical_axes`.
 
+    Mesh axes of one device cut nothing and are left out.
+
     Raises:
       InputError: what `configs.sharding.resolve` refuses.
     """
-    resolved = resolve(rules, logical_axes, shape, dict(mesh.shape))
-    return NamedSharding(mesh, PartitionSpec(*(axes or None for axes in resolved)))
+    sizes = dict(mesh.shape)
+    resolved = resolve(rules, logical_axes, shape, sizes)
+    cut = (tuple(axis for axis in axes if sizes[axis] > 1) for axes in resolved)
+    return NamedSharding(mesh, PartitionSpec(*(axes or None for axes in cut)))
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,33 @@ class Constrain:
     mesh: Mesh | None = None
     rules: ShardingRules = DEFAULT_RULES
 
+    @property
+    def platform(self) -> str:
+        """What the program is for: "cpu", "gpu" or "tpu"."""
+        if self.mesh is None:
+            return jax.default_backend()
+        platform = self.mesh.devices.flat[0].platform
+        return "gpu" if platform in ("cuda", "rocm") else platform
+
+    @property
+    def cuts_length(self) -> bool:
+        """Whether rows are cut along their length."""
+        return self.mesh is not None and self.rules.shards("length", dict(self.mesh.shape)) > 1
+
+    def gathered(self, kernel: jax.Array, *logical_axes: str) -> jax.Array:
+        """A kernel as products take it: whole along the model width, which only storage cuts.
+
+        In its compute dtype it is gathered at half the bytes. Its gradient is summed straight into
+        pieces, cut as the kernel is stored.
+        """
+        if self.mesh is None:
+            return kernel
+        stored = named_sharding(self.mesh, self.rules, logical_axes, kernel.shape)
+        at_use = tuple(None if axis == "embed" else axis for axis in logical_axes)
+        return _gathered(
+            stored, named_sharding(self.mesh, self.rules, at_use, kernel.shape), kernel
+        )
+
     def __call__(self, x: jax.Array, *logical_axes: str | None) -> jax.Array:
         if self.mesh is None:
             whole: dict[str, int] = dict.fromkeys(MESH_AXES, 1)
@@ -44,5 +76,27 @@ class Constrain:
         sharding = named_sharding(self.mesh, self.rules, logical_axes, x.shape)
         return jax.lax.with_sharding_constraint(x, sharding)
 
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _gathered(stored: NamedSharding, at_use: NamedSharding, kernel: jax.Array) -> jax.Array:
+    # Before and after: otherwise the compiler may gather first and convert later.
+    kernel = jax.lax.with_sharding_constraint(kernel, stored)
+    return jax.lax.with_sharding_constraint(kernel, at_use)
+
+
+def _gathered_forward(
+    stored: NamedSharding, at_use: NamedSharding, kernel: jax.Array
+) -> tuple[jax.Array, None]:
+    return _gathered(stored, at_use, kernel), None
+
+
+def _gathered_backward(
+    stored: NamedSharding, at_use: NamedSharding, _: None, gradient: jax.Array
+) -> tuple[jax.Array]:
+    del at_use
+    return (jax.lax.with_sharding_constraint(gradient, stored),)
+
+
+_gathered.defvjp(_gathered_forward, _gathered_backward)
 
 UNCONSTRAINED = Constrain()

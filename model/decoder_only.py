@@ -9,7 +9,7 @@ from configs.model_config import ModelConfig
 from model.cache import Cache
 from model.constrain import UNCONSTRAINED, Constrain
 from model.embeddings import InputEmbedding, TokenEmbedding
-from model.head import Head
+from model.head import Head, Readout
 from model.masks import Places, row_places
 from model.mlp import Losses
 from model.stack import Stack, StackSpec
@@ -38,6 +38,18 @@ class DecoderOnly(nn.Module):
         self.head = Head(c, self.constrain)
 
     def __call__(
+        self, tokens_BL: Int[Array, "B L"], **fields: jax.Array
+    ) -> tuple[Float[Array, "B L out"], Losses]:
+        """fp32 logits of the next token at every place of packed rows: the head on `features`."""
+        x_BLD, losses = self.features(tokens_BL, **fields)
+        return self.head(x_BLD, self.token_embedding.table_VD), losses
+
+    def readout(self, tokens_BL: Int[Array, "B L"], **fields: jax.Array) -> tuple[Readout, Losses]:
+        """What those logits are made of, without making them."""
+        x_BLD, losses = self.features(tokens_BL, **fields)
+        return self.head.readout(x_BLD, self.token_embedding.table_VD), losses
+
+    def features(
         self,
         tokens_BL: Int[Array, "B L"],
         *,
@@ -45,8 +57,8 @@ class DecoderOnly(nn.Module):
         segment_ids: Int[Array, "B L"],
         prefix: Int[Array, "B L"] | None = None,
         token_types: Int[Array, "B L"] | None = None,
-    ) -> tuple[Float[Array, "B L V"], Losses]:
-        """Logits of the next token at every place of a packed row.
+    ) -> tuple[Float[Array, "B L D"], Losses]:
+        """The last layer's normed activations at every place of a packed row, and auxiliary losses.
 
         Args:
           tokens_BL: ids in [0, vocab_size).
@@ -54,14 +66,11 @@ class DecoderOnly(nn.Module):
           segment_ids: which document of the row; 0 is padding. Attention stays inside one.
           prefix: 1 where all of a place's document may see it, 0 where only what follows may;
             None for 0 everywhere.
-
-        Returns:
-          fp32 logits, and the mixtures' auxiliary losses.
         """
         x_BLD = self.token_embedding(tokens_BL)
         x_BLD = self.decoder_embedding(x_BLD, positions, token_types)
         out = self.decoder(x_BLD, positions, row_places(segment_ids, prefix))
-        return self.head(out.x_BLD, self.token_embedding.table_VD), out.losses
+        return out.x_BLD, out.losses
 
     def extend(
         self,

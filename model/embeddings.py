@@ -10,6 +10,7 @@ from configs.model_config import ModelConfig
 from configs.position_config import LearnedPositionConfig, SinusoidalPositionConfig
 from model.constrain import Constrain
 from model.initializers import Init
+from model.lookup import look_up
 from model.norms import make_norm
 from model.parameters import normal, parameter
 from model.positions import Table, position_rows, position_start, sinusoids
@@ -32,10 +33,8 @@ class TokenEmbedding(nn.Module):
         )
 
     def __call__(self, tokens_BL: Int[Array, "B L"]) -> Float[Array, "B L D"]:
-        """Looks tokens up. Ids out of range must be refused on the host: here they give NaN."""
-        # Gathered over fsdp before the look-up: afterwards the rows are cut along that axis.
-        table_VD = self.constrain(self.table_VD, "vocab", "activation_embed")
-        x_BLD = jnp.take(table_VD, tokens_BL, axis=0)
+        """Looks tokens up; ids out of range give NaN."""
+        x_BLD = look_up(self.table_VD, tokens_BL, self.constrain)
         return self.constrain(x_BLD, "batch", "length", "activation_embed")
 
     @property

@@ -1,6 +1,7 @@
 """An encoder-decoder transformer: an encoder reads a text, a decoder writes another one."""
 
 import flax.linen as nn
+import jax
 from jaxtyping import Array, Float, Int
 
 from configs.model_config import ModelConfig
@@ -8,7 +9,7 @@ from model.cache import Cache
 from model.constrain import UNCONSTRAINED, Constrain
 from model.decoder_only import cached_places, last_places
 from model.embeddings import InputEmbedding, TokenEmbedding
-from model.head import Head
+from model.head import Head, Readout
 from model.masks import row_places
 from model.mlp import Losses
 from model.stack import Memory, Stack, StackOutput, StackSpec
@@ -43,6 +44,19 @@ class EncoderDecoder(nn.Module):
         self.head = Head(c, self.constrain)
 
     def __call__(
+        self, tokens_BL: Int[Array, "B L"], **fields: jax.Array
+    ) -> tuple[Float[Array, "B L out"], Losses]:
+        """fp32 logits of the next token at every place of the decoder's rows: the head on
+        `features`."""
+        x_BLD, losses = self.features(tokens_BL, **fields)
+        return self.head(x_BLD, self.token_embedding.table_VD), losses
+
+    def readout(self, tokens_BL: Int[Array, "B L"], **fields: jax.Array) -> tuple[Readout, Losses]:
+        """What those logits are made of, without making them."""
+        x_BLD, losses = self.features(tokens_BL, **fields)
+        return self.head.readout(x_BLD, self.token_embedding.table_VD), losses
+
+    def features(
         self,
         tokens_BL: Int[Array, "B L"],
         *,
@@ -51,24 +65,22 @@ class EncoderDecoder(nn.Module):
         encoder_tokens: Int[Array, "B M"],
         encoder_positions: Int[Array, "B M"],
         encoder_segment_ids: Int[Array, "B M"],
-    ) -> tuple[Float[Array, "B L V"], Losses]:
-        """Logits of the next token at every place of the decoder's rows.
+    ) -> tuple[Float[Array, "B L D"], Losses]:
+        """The last layer's normed activations at every place of the decoder's rows, and auxiliary
+        losses of both sides.
 
         Args:
           tokens_BL: the decoder's inputs: start of sequence, then the text so far; ids in
             [0, vocab_size).
           positions, segment_ids: of the decoder's places; segment 0 is padding.
           encoder_tokens, encoder_positions, encoder_segment_ids: the same of the encoder's.
-
-        Returns:
-          fp32 logits, and the mixtures' auxiliary losses.
         """
         encoded = self.encode(encoder_tokens, encoder_positions, encoder_segment_ids)
         x_BLD = self.decoder_embedding(self.token_embedding(tokens_BL), positions)
         memory = Memory(encoded.x_BLD, encoder_segment_ids)
         out = self.decoder(x_BLD, positions, row_places(segment_ids), memory=memory)
         losses = {name: loss + encoded.losses[name] for name, loss in out.losses.items()}
-        return self.head(out.x_BLD, self.token_embedding.table_VD), losses
+        return out.x_BLD, losses
 
     def encode(
         self,

@@ -55,7 +55,6 @@ def share_experts(
       InputError: rules under which it would be wrong or wasted: `expert_axes`.
     """
     mesh = constrain.mesh
-    platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
     axes = ExpertAxes((), (), (), (), ())
     if mesh is not None:
         axes = expert_axes(constrain.rules, mesh, x_BLD.shape[:2], kernels.up_EDF.shape)
@@ -79,7 +78,7 @@ def share_experts(
                 for kernel, dimension in zip(kernels, (1, 1, 2), strict=True)
             )
         )
-        y_TD = compute(x_TD, expert_Tk, gate_Tk, kernels, platform, axes.all)
+        y_TD = compute(x_TD, expert_Tk, gate_Tk, kernels, constrain.platform, axes.all)
         partial_sums = _union(axes.mlp, _without(axes.experts, axes.tokens))
         if partial_sums:
             y_TD = jax.lax.psum(y_TD, partial_sums)

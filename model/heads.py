@@ -32,9 +32,12 @@ class ClassHead(nn.Module):
         if isinstance(self.head, SequenceClassificationHeadConfig):
             stddev = init.stddev("hidden", D)
             x_BLD = jnp.tanh(
-                Linear((D,), (D,), axes, dtype, stddev, ("norm",), name="dense")(x_BLD)
+                Linear((D,), (D,), axes, dtype, stddev, self.constrain, ("norm",), name="dense")(
+                    x_BLD
+                )
             )
         if (multiplier := logit_multiplier(c)) != 1.0:
             x_BLD = x_BLD * jnp.asarray(multiplier, dtype)
-        out = Linear((D,), (G,), axes, dtype, init.stddev("head", D), ("norm",), name="out")
+        stddev = init.stddev("head", D)
+        out = Linear((D,), (G,), axes, dtype, stddev, self.constrain, ("norm",), name="out")
         return self.constrain(out(x_BLD), "batch", "length", None).astype(jnp.float32)

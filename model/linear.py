@@ -7,16 +7,24 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from model.constrain import UNCONSTRAINED, Constrain
 from model.parameters import normal, parameter, zeros
 
 
-def project(x: Float[Array, "*rows inputs"], kernel: Float[Array, "inputs outputs"]) -> jax.Array:
-    """`x @ kernel` with the leading axes flattened into one.
+def project(
+    x: Float[Array, "*rows inputs"],
+    kernel: Float[Array, "inputs outputs"],
+    constrain: Constrain = UNCONSTRAINED,
+) -> jax.Array:
+    """`x @ kernel`, on one device with the leading axes flattened into one.
 
     XLA's CPU backend takes a slow path for a product whose weight gradient contracts two axes;
-    with rows flattened the gradient contracts one.
+    with rows flattened the gradient contracts one. Axes that are cut both, rows and their length,
+    do not flatten without moving data.
     """
     rows = x.shape[:-1]
+    if constrain.cuts_length:
+        return jnp.tensordot(x, kernel, axes=1)
     y = jnp.reshape(x, (math.prod(rows), x.shape[-1])) @ kernel
     return jnp.reshape(y, (*rows, kernel.shape[-1]))
 
@@ -35,6 +43,7 @@ class Linear(nn.Module):
       logical_axes: a name for each axis of the kernel, `in_shape + out_shape`.
       dtype: compute dtype; the kernel is kept in fp32 and cast at use.
       stddev: of the fresh kernel.
+      constrain: how activations are cut over the mesh, and kernels at use.
       bias_axes: a name for each axis of the bias, `out_shape`; () for no bias.
     """
 
@@ -43,6 +52,7 @@ class Linear(nn.Module):
     logical_axes: tuple[str, ...]
     dtype: jnp.dtype
     stddev: float
+    constrain: Constrain
     bias_axes: tuple[str, ...] = ()
 
     @nn.compact
@@ -55,10 +65,12 @@ class Linear(nn.Module):
             (*self.in_shape, *self.out_shape),
             self.logical_axes,
         )
+        kernel = self.constrain.gathered(kernel.astype(self.dtype), *self.logical_axes)
         rows = x.shape[: x.ndim - len(self.in_shape)]
         y = project(
             jnp.reshape(x, (*rows, inputs)),
-            jnp.reshape(kernel.astype(self.dtype), (inputs, outputs)),
+            jnp.reshape(kernel, (inputs, outputs)),
+            self.constrain,
         )
         y = jnp.reshape(y, (*rows, *self.out_shape))
         if self.bias_axes:

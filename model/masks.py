@@ -43,8 +43,15 @@ def row_places(
     segments_BL: Int[Array, "B L"], prefix_BL: Int[Array, "B L"] | None = None
 ) -> Places:
     """A row that attends to itself."""
-    slots_L = jnp.arange(segments_BL.shape[1])
-    return Places(slots_L, slots_L, segments_BL, segments_BL, prefix_BL)
+    return segment_places(segments_BL, segments_BL)._replace(key_prefix_BM=prefix_BL)
+
+
+def segment_places(
+    query_segments_BL: Int[Array, "B L"], key_segments_BM: Int[Array, "B M"]
+) -> Places:
+    """A row that attends to another one, whose order is none of its own."""
+    slots_L, slots_M = (jnp.arange(s.shape[1]) for s in (query_segments_BL, key_segments_BM))
+    return Places(slots_L, slots_M, query_segments_BL, key_segments_BM)
 
 
 def attention_mask(spec: MaskSpec, places: Places) -> Bool[Array, "B L M"]:

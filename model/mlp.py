@@ -52,6 +52,7 @@ class MLP(nn.Module):
             ("embed", "mlp"),
             self.dtype,
             self.init.stddev("hidden", D),
+            self.constrain,
             ("mlp",) if has_bias else (),
         )
         h_BLF = wide(name="up")(x_BLD)
@@ -66,6 +67,7 @@ class MLP(nn.Module):
             ("mlp", "embed"),
             self.dtype,
             self.init.stddev("residual", F),
+            self.constrain,
             ("norm",) if has_bias else (),
             name="down",
         )

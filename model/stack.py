@@ -1,25 +1,29 @@
 """N blocks and a last norm: the only place that knows how layers are repeated."""
 
+import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from configs.model_config import ModelConfig
 from configs.position_config import AlibiConfig, RelativeBiasConfig, RopeConfig
 from model.attention import ATTENTION, Visible
-from model.block import Block, BlockCache, LayerInputs, Shared
+from model.block import Block, BlockCache, LayerInputs, LayerKind, Shared
 from model.constrain import Constrain
 from model.initializers import Init
-from model.masks import MaskSpec, Places, attention_mask, segment_mask
+from model.kernels import Seen
+from model.masks import MaskSpec, Places, segment_places
 from model.mlp import Losses
 from model.norms import make_norm
 from model.positions import RelativeBias, alibi_bias
 from model.rotary import local_rotation, rotation
 
 LayerCaches = tuple[BlockCache, ...]  # one a layer, where layers are laid out
+Tree = Any  # of arrays
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +57,13 @@ class StackOutput(NamedTuple):
 
 
 class Stack(nn.Module):
-    """Blocks under one `nn.scan`, whose parameters carry a leading layer axis.
+    """Blocks under one `lax.scan`, over parameters that carry a leading layer axis.
 
-    Scanned, the compiled program holds one block and a loop; unrolled, the same loop laid out N
-    times. Either way the parameters are the same tree, so checkpoints move between the two.
+    Scanned, the compiled program holds one period of layers and a loop; unrolled, the same loop
+    laid out. A period is as many layers as the patterns of windows and of rematerialisation take to
+    repeat, so that what a layer is like is known when it is compiled; layers left over after the
+    last whole period follow one by one. Either way the parameters are the same tree, so
+    checkpoints move between the two.
 
     Attributes:
       stacked: False lays out one block a layer, with parameters and a cache of its own, for
@@ -95,67 +102,107 @@ class Stack(nn.Module):
             is_token_BL=places.query_segments_BL > 0,
             write_slot=write_slot,
             memory_BMD=None if memory is None else memory.activations_BMD,
-            memory_mask_BLM=None
+            of_memory=None
             if memory is None
-            else segment_mask(places.query_segments_BL, memory.segments_BM),
+            else Seen(
+                MaskSpec(causal=False),
+                segment_places(places.query_segments_BL, memory.segments_BM),
+            ),
         )
-        # A prefix sees itself both ways, and a cache has slots beyond the row.
-        in_blocks = self.spec.causal and cache is None and places.key_prefix_BM is None
-        causal_blocks = c.attention.causal_blocks if in_blocks else 1
         if self.stacked:
             assert cache is None or isinstance(cache, BlockCache)
-            x_BLD, cache, losses = self._scanned(x_BLD, cache, shared, causal_blocks)
+            if self.is_initializing():
+                self._declare(x_BLD, shared)
+            x_BLD, cache, losses = self._scanned(x_BLD, cache, shared)
         else:
             assert not isinstance(cache, BlockCache)
-            x_BLD, cache, losses = self._laid_out(x_BLD, cache, shared, causal_blocks)
+            x_BLD, cache, losses = self._laid_out(x_BLD, cache, shared)
         if c.norm_placement != "post":
             x_BLD = make_norm(c.norm, jnp.dtype(c.compute_dtype), "final_norm")(x_BLD)
         return StackOutput(x_BLD, cache, losses)
 
-    def _scanned(
-        self,
-        x_BLD: Float[Array, "B L D"],
-        cache: BlockCache | None,
-        shared: Shared,
-        causal_blocks: int,
-    ) -> tuple[Float[Array, "B L D"], BlockCache | None, Losses]:
-        c, spec = self.config, self.spec
-        block = Block
-        if c.remat == "full":
-            # Under scan the loop itself keeps the recomputation from being merged away.
-            block = nn.remat(Block, prevent_cse=not c.scan_layers)
+    def _declare(self, x_BLD: Float[Array, "B L D"], shared: Shared) -> None:
+        """Fresh parameters of all layers, stacked; they do not depend on what a layer is like."""
         layers = nn.scan(
-            block,
-            variable_axes={"params": 0, ATTENTION: 0},
+            Block,
+            variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(0, nn.broadcast),  # type: ignore[arg-type]
             out_axes=0,
-            length=spec.num_layers,
-            unroll=1 if c.scan_layers else spec.num_layers,
+            length=self.spec.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
-        )(c, self.constrain, causal_blocks, spec.reads_memory, name="layers")
-        x_BLD, (cache, losses) = layers(x_BLD, self._layer_inputs(cache), shared)
+        )(self.config, self.constrain, self._kinds[0], self.spec.reads_memory, name="layers")
+        layers(x_BLD, self._layer_inputs(None), shared)
+
+    def _scanned(
+        self, x_BLD: Float[Array, "B L D"], cache: BlockCache | None, shared: Shared
+    ) -> tuple[Float[Array, "B L D"], BlockCache | None, Losses]:
+        """Whole periods under a scan, then what is left over."""
+        kinds, period = self._kinds, self._period
+        params = nn.meta.unbox(self.variables["params"]["layers"])
+        layers = (params, self._layer_inputs(cache))
+        num_periods, num_left = divmod(len(kinds), period)
+        whole = left = layers
+        if num_periods and num_left:
+            whole, left = (
+                jax.tree.map(lambda leaf, part=part: leaf[part], layers)
+                for part in (slice(None, -num_left), slice(-num_left, None))
+            )
+
+        def run(x_BLD: jax.Array, layers: Tree, kinds: tuple[LayerKind, ...]) -> tuple[Any, Tree]:
+            outputs = []
+            for layer, kind in zip(_unstack(layers, len(kinds)), kinds, strict=True):
+                x_BLD, output = self._layer(kind, shared)(x_BLD, *layer)
+                outputs.append(output)
+            return x_BLD, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
+
+        outputs = []
+        if num_periods:
+            x_BLD, of_periods = jax.lax.scan(
+                lambda x_BLD, layers: run(x_BLD, layers, kinds[:period]),
+                x_BLD,
+                jax.tree.map(lambda leaf: _reshaped(leaf, num_periods, period), whole),
+                unroll=1 if self.config.scan_layers else num_periods,
+            )
+            outputs.append(jax.tree.map(lambda leaf: _reshaped(leaf, -1), of_periods))
+        if num_left:
+            x_BLD, of_rest = run(x_BLD, left, kinds[num_periods * period :])
+            outputs.append(of_rest)
+        cache, losses, shown = jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
+        if shown:
+            self.put_variable(ATTENTION, "layers", shown)
         return x_BLD, cache, {name: jnp.sum(loss) for name, loss in losses.items()}
 
+    def _layer(self, kind: LayerKind, shared: Shared) -> Any:
+        """A function of activations, one layer's parameters and inputs."""
+        block = Block(self.config, self.constrain, kind, self.spec.reads_memory, parent=None)
+        shows = self.is_mutable_collection(ATTENTION) and not self.is_initializing()
+
+        def layer(x_BLD: jax.Array, params: Tree, inputs: LayerInputs) -> tuple[jax.Array, Tree]:
+            mutable = [ATTENTION] if shows else []
+            out, shown = block.apply({"params": params}, x_BLD, inputs, shared, mutable=mutable)
+            x_BLD, (cache, losses) = out
+            return x_BLD, (cache, losses, shown.get(ATTENTION, {}))
+
+        if kind.remat not in POLICIES:
+            return layer
+        # Under scan the loop itself keeps the recomputation from being merged away.
+        is_looped = self.config.scan_layers and self.spec.num_layers > self._period
+        return jax.checkpoint(layer, policy=POLICIES[kind.remat], prevent_cse=not is_looped)
+
     def _laid_out(
-        self,
-        x_BLD: Float[Array, "B L D"],
-        cache: LayerCaches | None,
-        shared: Shared,
-        causal_blocks: int,
+        self, x_BLD: Float[Array, "B L D"], cache: LayerCaches | None, shared: Shared
     ) -> tuple[Float[Array, "B L D"], LayerCaches | None, Losses]:
-        c, spec = self.config, self.spec
+        c = self.config
         caches, totals = [], {}
-        for layer, is_window in enumerate(self._is_window):
-            block = Block(
-                c, self.constrain, causal_blocks, spec.reads_memory, name=f"layers_{layer}"
-            )
+        for layer, kind in enumerate(self._kinds):
+            reads_memory = self.spec.reads_memory
+            block = Block(c, self.constrain, kind, reads_memory, name=f"layers_{layer}")
             inputs = LayerInputs(
                 cache=None if cache is None else cache[layer],
                 is_first=jnp.asarray(layer == 0) if c.skip_first_norm else None,
             )
-            of_layer = shared._replace(**{"full" if is_window else "window": None})
-            x_BLD, (layer_cache, losses) = block(x_BLD, inputs, of_layer)
+            x_BLD, (layer_cache, losses) = block(x_BLD, inputs, shared)
             caches.append(layer_cache)
             totals = {name: loss + totals.get(name, 0.0) for name, loss in losses.items()}
         return x_BLD, None if cache is None else tuple(caches), totals
@@ -165,7 +212,7 @@ class Stack(nn.Module):
     ) -> tuple[Visible | None, Visible | None]:
         """What layers that see everything see, and what those with a window do."""
         c, spec, head_dim = self.config, self.spec, self.config.attention.head_dim
-        is_window = self._is_window
+        is_window = c.attention.windowed_layers(spec.num_layers)
         bias_HLM, angles, local_angles = None, None, None
         match c.position:
             case RopeConfig():
@@ -185,20 +232,48 @@ class Stack(nn.Module):
                 bias_HLM = alibi_bias(c.position, places.distance_LM, c.attention.num_heads)
         full, window = None, None
         if not all(is_window):
-            mask_BLM = attention_mask(MaskSpec(causal=spec.causal), places)
-            full = Visible(mask_BLM, bias_HLM, angles)
+            full = Visible(Seen(MaskSpec(causal=spec.causal), places), bias_HLM, angles)
         if any(is_window):
             mask_spec = MaskSpec(causal=spec.causal, window=c.attention.window)
-            window = Visible(attention_mask(mask_spec, places), bias_HLM, local_angles)
+            window = Visible(Seen(mask_spec, places), bias_HLM, local_angles)
         return full, window
 
     def _layer_inputs(self, cache: BlockCache | None) -> LayerInputs:
-        is_window: Bool[Array, " N"] | None = None
-        if len(set(self._is_window)) > 1:
-            is_window = jnp.array(self._is_window)
         is_first = jnp.arange(self.spec.num_layers) == 0 if self.config.skip_first_norm else None
-        return LayerInputs(cache, is_window, is_first)
+        return LayerInputs(cache, is_first)
 
     @property
-    def _is_window(self) -> tuple[bool, ...]:
-        return self.config.attention.windowed_layers(self.spec.num_layers)
+    def _kinds(self) -> tuple[LayerKind, ...]:
+        c, N = self.config, self.spec.num_layers
+        of_layers = zip(c.attention.windowed_layers(N), c.layer_remat(N), strict=True)
+        return tuple(LayerKind(is_window, remat) for is_window, remat in of_layers)
+
+    @property
+    def _period(self) -> int:
+        """After how many layers they are like the first ones again."""
+        c = self.config
+        pattern = 1 if c.remat == "none" else len(c.remat_pattern)
+        return math.lcm(len(c.attention.layer_pattern), pattern)
+
+
+# Products with kernels have no batch axes, since rows are flattened (`model.linear.project`).
+POLICIES = {
+    "full": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+def _unstack(tree: Tree, count: int) -> list[Tree]:
+    """The tree of each index of the leaves' first axis; gradients are stacked again, not added."""
+    leaves, structure = jax.tree.flatten(tree)
+    parts = [jax.lax.split(leaf, [1] * count) for leaf in leaves]
+    return [
+        jax.tree.unflatten(structure, [jnp.squeeze(part[i], 0) for part in parts])
+        for i in range(count)
+    ]
+
+
+def _reshaped(leaf: jax.Array, *leading: int) -> jax.Array:
+    """The first axis (first two axes, joined) as `leading`."""
+    rest = leaf.shape[1:] if len(leading) == 2 else leaf.shape[2:]
+    return jnp.reshape(leaf, (*leading, *rest))

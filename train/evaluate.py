@@ -16,7 +16,7 @@ from data.held_out import HeldOut, held_out_examples
 from data.objectives import OBJECTIVES
 from data.objectives.example import Context
 from train.feed import put_batch
-from train.step import Scored
+from train.losses import Scored
 
 
 class Evaluation(NamedTuple):

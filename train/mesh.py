@@ -19,7 +19,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     devices = jax.devices() if devices is None else devices
     sizes = config.axis_sizes
     if config.num_devices != len(devices):
-        axes = " × ".join(f"{name}={size}" for name, size in sizes.items())
+        axes = " × ".join(f"{name}={size}" for name, size in sizes.items() if size > 1) or "data=1"
         raise InputError(
             f"mesh: got {axes} = {config.num_devices} devices, expected {len(devices)} "
             f"(what this machine shows); for example --mesh.data {len(devices)}"

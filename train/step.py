@@ -7,13 +7,19 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from configs.schema import RunConfig
 from data.batches import Batch
-from model.build import Params, build_model, forward_with_losses
+from model.build import Model, Params, build_model, forward_readout, forward_with_losses
 from model.constrain import Constrain, named_sharding
-from train.losses import LossSums, cross_entropy_sums
+from train.losses import (
+    LossSums,
+    Scored,
+    chunked_cross_entropy,
+    cross_entropy_sums,
+    score_readout,
+)
 from train.schedules import make_schedule
 from train.state import TrainState, abstract_state, run_optimizer
 
@@ -42,37 +48,49 @@ def batch_sharding(config: RunConfig, mesh: Mesh) -> NamedSharding:
     return named_sharding(mesh, config.mesh.rules, ("batch", "length"), shape)
 
 
-class Scored(NamedTuple):
-    """A batch's loss, and whether each target is the likeliest token, bool [B, L]."""
+class Loss(NamedTuple):
+    """What is differentiated, an fp32 scalar, and the sums it is made of."""
 
+    total: Float[Array, ""]
     sums: LossSums
-    is_correct_BL: Bool[Array, "B L"]
 
 
-def make_loss(
-    config: RunConfig, mesh: Mesh
-) -> Callable[[Params, Batch], tuple[LossSums, Float[Array, "B L V"]]]:
-    """Parameters and a batch to sums over it, and the logits. No dropout, no keys."""
-    model = build_model(config.model, Constrain(mesh, config.mesh.rules))
+def make_loss(config: RunConfig, mesh: Mesh) -> Callable[[Params, Batch], Loss]:
+    """Parameters and a batch to its loss, summed over tokens. No dropout, no keys."""
+    model, constrain, z_loss = *_model(config, mesh), config.training.z_loss
 
-    def loss_sums(params: Params, batch: Batch) -> tuple[LossSums, Float[Array, "B L V"]]:
-        b = jax.tree.map(jnp.asarray, batch)
-        logits_BLV, losses = forward_with_losses(
-            model,
-            params,
-            b.inputs,
-            positions=b.positions,
-            segment_ids=b.segment_ids,
-            prefix=b.prefix,
-            encoder_tokens=b.encoder_inputs,
-            encoder_positions=b.encoder_positions,
-            encoder_segment_ids=b.encoder_segment_ids,
-        )
-        sums = cross_entropy_sums(logits_BLV, b.targets, b.loss_weights)
-        auxiliary = sums.weight * sum(losses.values(), start=jnp.zeros(()))
-        return sums._replace(auxiliary=auxiliary), logits_BLV
+    def loss(params: Params, batch: Batch) -> Loss:
+        if config.model.has_vocab_head:
+            readout, auxiliary = forward_readout(model, params, **_inputs(batch))
+            total, sums = chunked_cross_entropy(
+                readout, batch.targets, batch.loss_weights, z_loss=z_loss, constrain=constrain
+            )
+        else:
+            logits_BLG, auxiliary = forward_with_losses(model, params, **_inputs(batch))
+            sums = cross_entropy_sums(logits_BLG, batch.targets, batch.loss_weights)
+            total = sums.cross_entropy + z_loss * sums.z_loss
+        added = sums.weight * sum(auxiliary.values(), start=jnp.zeros(()))
+        return Loss(total + added, sums._replace(auxiliary=added))
 
-    return loss_sums
+    return loss
+
+
+def _model(config: RunConfig, mesh: Mesh) -> tuple[Model, Constrain]:
+    constrain = Constrain(mesh, config.mesh.rules)
+    return build_model(config.model, constrain), constrain
+
+
+def _inputs(batch: Batch) -> dict[str, Any]:
+    """What a model takes of a batch."""
+    return {
+        "tokens_BL": batch.inputs,
+        "positions": batch.positions,
+        "segment_ids": batch.segment_ids,
+        "prefix": batch.prefix,
+        "encoder_tokens": batch.encoder_inputs,
+        "encoder_positions": batch.encoder_positions,
+        "encoder_segment_ids": batch.encoder_segment_ids,
+    }
 
 
 def make_gradients(
@@ -83,17 +101,11 @@ def make_gradients(
     Sums are accumulated and divided by the whole batch's weight at the end, so the result does
     not depend on how the batch was cut, up to the order of floating-point additions.
     """
-    loss_sums = make_loss(config, mesh)
     constrain = Constrain(mesh, config.mesh.rules)
-
-    def summed_loss(params: Params, batch: Batch) -> tuple[jax.Array, LossSums]:
-        sums, _ = loss_sums(params, batch)
-        z_loss = config.training.z_loss * sums.z_loss
-        return sums.cross_entropy + z_loss + sums.auxiliary, sums
-
-    gradient_of_sum = jax.grad(summed_loss, has_aux=True)
+    gradient_of_sum = jax.grad(make_loss(config, mesh), has_aux=True)
 
     def gradients(params: Params, batch: Batch) -> tuple[Params, LossSums]:
+        batch = jax.tree.map(jnp.asarray, batch)
         num_microbatches = config.training.microbatches_of(len(batch.inputs))
         if num_microbatches == 1:
             gradient, sums = gradient_of_sum(params, batch)
@@ -154,11 +166,16 @@ def make_train_step(config: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
 
 def make_eval_step(config: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
     """The jitted evaluation step (params, batch) -> Scored, the same on every device."""
-    loss_sums = make_loss(config, mesh)
+    model, constrain = _model(config, mesh)
 
     def score(params: Params, batch: Batch) -> Scored:
-        sums, logits_BLV = loss_sums(params, batch)
-        return Scored(sums, jnp.argmax(logits_BLV, axis=-1) == batch.targets)
+        targets, weights = batch.targets, batch.loss_weights
+        if config.model.has_vocab_head:
+            readout, _ = forward_readout(model, params, **_inputs(batch))
+            return score_readout(readout, targets, weights, constrain=constrain)
+        logits_BLG, _ = forward_with_losses(model, params, **_inputs(batch))
+        sums = cross_entropy_sums(logits_BLG, targets, weights)
+        return Scored(sums, jnp.argmax(logits_BLG, axis=-1) == targets)
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh).params)
     return jax.jit(

@@ -232,8 +232,8 @@ BAD_OVERRIDES = {
     "--training.num-steps 5": (
         "optimizer.schedule.warmup_steps: got 100, expected fewer than training.num_steps (5)"
     ),
-    "--mesh.rules.batch replica": (
-        "mesh.rules: got mesh axis 'replica', expected one of data, fsdp, expert, tensor"
+    "--mesh.rules.batch stage": (
+        "mesh.rules: got mesh axis 'stage', expected one of replica, data, fsdp, expert, sequence, tensor"
     ),
 }
 

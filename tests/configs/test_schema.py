@@ -85,8 +85,8 @@ BAD = {
         "model.vocab_size: got 2049, expected a multiple of",
     ),
     "a rule that names no mesh axis": (
-        lambda: RunConfig(mesh=MeshConfig(rules=ShardingRules(batch=("replica",)))),
-        "mesh.rules: got mesh axis 'replica'",
+        lambda: RunConfig(mesh=MeshConfig(rules=ShardingRules(batch=("stage",)))),
+        "mesh.rules: got mesh axis 'stage'",
     ),
     "warm-up as long as the run": (
         lambda: RunConfig(training=TrainingConfig(num_steps=100)),

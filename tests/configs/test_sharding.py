@@ -7,12 +7,12 @@ import pytest
 from configs.errors import InputError
 from configs.sharding import DEFAULT_RULES, ShardingRules, resolve
 
-AXES = {"data": 2, "fsdp": 2, "expert": 3, "tensor": 4}
+AXES = {"replica": 1, "data": 2, "fsdp": 2, "expert": 3, "sequence": 1, "tensor": 4}
 
 
 def test_each_dimension_gets_the_mesh_axes_its_rule_names():
     assert resolve(DEFAULT_RULES, ("embed", "heads", "head_dim"), (64, 8, 16), AXES) == (
-        ("fsdp",),
+        ("fsdp", "sequence"),
         ("tensor",),
         (),
     )
@@ -20,8 +20,8 @@ def test_each_dimension_gets_the_mesh_axes_its_rule_names():
 
 def test_several_mesh_axes_may_cut_one_dimension():
     assert resolve(DEFAULT_RULES, ("batch", "length"), (24, 7), AXES) == (
-        ("data", "fsdp", "expert"),
-        (),
+        ("replica", "data", "fsdp", "expert"),
+        ("sequence",),
     )
 
 
@@ -53,7 +53,7 @@ def test_shards_is_the_product_over_mesh_axes():
             ("mlp",),
             (8,),
             AXES,
-            "mesh.rules: got mesh axis 'model', expected one of data, fsdp, expert, tensor",
+            "mesh.rules: got mesh axis 'model', expected one of replica, data, fsdp, expert, sequence, tensor",
         ),
         (
             DEFAULT_RULES,

@@ -41,9 +41,9 @@ def test_one_mesh_axis_cutting_two_dimensions_raises(constrain):
 
 
 def test_a_mesh_axis_that_is_not_in_the_mesh_raises(mesh):
-    rules = ShardingRules(length=("sequence",))
+    rules = ShardingRules(length=("stage",))
     for constrain in (Constrain(mesh, rules), Constrain(None, rules)):
-        with pytest.raises(InputError, match="got mesh axis 'sequence'"):
+        with pytest.raises(InputError, match="got mesh axis 'stage'"):
             constrain(X_BLD, "batch", "length", None)
 
 

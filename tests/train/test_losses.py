@@ -1,11 +1,18 @@
-"""Cross-entropy and z-loss against NumPy, and their gradients."""
+"""Cross-entropy and z-loss against NumPy, and their gradients; in chunks against whole logits."""
+
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train.losses import cross_entropy_sums
+from configs.schema import MeshConfig
+from model.constrain import UNCONSTRAINED, Constrain
+from model.head import Readout
+from train.losses import Scored, chunked_cross_entropy, cross_entropy_sums, score_readout
+from train.mesh import make_mesh
 
 B, L, V = 2, 3, 5
 
@@ -69,3 +76,128 @@ def test_huge_logits_stay_finite():
 def test_no_weight_gives_sums_of_zero():
     sums = cross_entropy_sums(jnp.zeros((1, 4, 8)), jnp.zeros((1, 4), jnp.int32), jnp.zeros((1, 4)))
     assert tuple(map(float, sums)) == (0.0, 0.0, 0.0, 0.0)
+
+
+class Case(NamedTuple):
+    """A readout and what it is judged by: T = 2 · 12 tokens, D = 8, V = 16."""
+
+    readout: Readout
+    targets: jax.Array
+    weights: jax.Array
+
+
+def case(*, has_bias: bool = False, softcap: float = 0.0) -> Case:
+    rng = np.random.default_rng(1)
+
+    def normal(*shape: int) -> jax.Array:
+        return jnp.asarray(rng.standard_normal(shape), jnp.float32)
+
+    bias = normal(16) if has_bias else None
+    targets = jnp.asarray(rng.integers(0, 16, (2, 12)), jnp.int32)
+    weights = jnp.asarray(rng.random((2, 12)) * (rng.random((2, 12)) < 0.7), jnp.float32)
+    return Case(Readout(normal(2, 12, 8), normal(8, 16), bias, softcap), targets, weights)
+
+
+def whole_logits(readout: Readout) -> jax.Array:
+    logits = readout.features_BLD @ readout.kernel_DV
+    if readout.bias_V is not None:
+        logits = logits + readout.bias_V[None, None, :]
+    return readout.softcap * jnp.tanh(logits / readout.softcap) if readout.softcap else logits
+
+
+def plainly(of: Case) -> Any:
+    def loss(parts: Any) -> tuple[jax.Array, Any]:
+        logits = whole_logits(Readout(*parts, of.readout.softcap))
+        sums = cross_entropy_sums(logits, of.targets, of.weights)
+        return sums.cross_entropy + 0.1 * sums.z_loss, sums
+
+    return jax.value_and_grad(loss, has_aux=True)(of.readout[:3])
+
+
+def in_chunks(of: Case, chunk_tokens: int, constrain: Constrain = UNCONSTRAINED) -> Any:
+    def loss(parts: Any) -> tuple[jax.Array, Any]:
+        return chunked_cross_entropy(
+            Readout(*parts, of.readout.softcap),
+            of.targets,
+            of.weights,
+            z_loss=0.1,
+            constrain=constrain,
+            chunk_tokens=chunk_tokens,
+        )
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))(of.readout[:3])
+
+
+# Sums over tokens and widths in another order.
+CHUNKED = {"rtol": 1e-5, "atol": 1e-6}
+
+
+@pytest.mark.parametrize("chunk_tokens", [24, 8, 7, 1])
+def test_in_chunks_of_any_size_loss_and_gradients_are_those_of_whole_logits(chunk_tokens):
+    of = case()
+    jax.tree.map(
+        partial(np.testing.assert_allclose, **CHUNKED), in_chunks(of, chunk_tokens), plainly(of)
+    )
+
+
+@pytest.mark.parametrize("changes", [{"has_bias": True}, {"has_bias": True, "softcap": 1.5}])
+def test_biases_and_softcaps_are_differentiated_too(changes):
+    of = case(**changes)
+    jax.tree.map(partial(np.testing.assert_allclose, **CHUNKED), in_chunks(of, 5), plainly(of))
+
+
+CUTS = {
+    "rows and width": MeshConfig(data=2, fsdp=2),
+    "vocabulary": MeshConfig(tensor=4, replica=2),
+    "all": MeshConfig(fsdp=2, sequence=2, tensor=2),
+}
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_cut_over_a_mesh_loss_and_gradients_are_those_of_one_device(name):
+    mesh = make_mesh(CUTS[name], jax.devices()[: CUTS[name].num_devices])
+    of = case(has_bias=True, softcap=1.5)
+    if name == "rows and width":  # four shards of rows
+        of = Case(
+            of.readout._replace(features_BLD=jnp.reshape(of.readout.features_BLD, (4, 6, 8))),
+            jnp.reshape(of.targets, (4, 6)),
+            jnp.reshape(of.weights, (4, 6)),
+        )
+    jax.tree.map(
+        partial(np.testing.assert_allclose, **CHUNKED),
+        in_chunks(of, 2, Constrain(mesh)),
+        plainly(of),
+    )
+    @jax.jit
+    def score(parts: Any) -> Scored:
+        readout = Readout(*parts, of.readout.softcap)
+        constrain = Constrain(mesh)
+        return score_readout(readout, of.targets, of.weights, constrain=constrain, chunk_tokens=2)
+
+    scored = score(of.readout[:3])
+    likeliest = jnp.argmax(whole_logits(of.readout), axis=-1)
+    np.testing.assert_array_equal(scored.is_correct_BL, likeliest == of.targets)
+    np.testing.assert_allclose(
+        scored.sums.cross_entropy, plainly(of)[0][1].cross_entropy, rtol=1e-5
+    )
+
+
+def test_the_gradient_is_scaled_by_what_it_is_passed_back():
+    of = case()
+
+    def doubled(parts: Any) -> jax.Array:
+        readout = Readout(*parts, 0.0)
+        total, _ = chunked_cross_entropy(
+            readout, of.targets, of.weights, z_loss=0.1, constrain=UNCONSTRAINED, chunk_tokens=8
+        )
+        return 2.0 * total
+
+    _, once = plainly(of)
+    for twice, gradient in zip(jax.grad(doubled)(of.readout[:3])[:2], once[:2], strict=True):
+        np.testing.assert_allclose(twice, 2 * gradient, **CHUNKED)
+
+
+def test_of_several_likeliest_tokens_the_first_counts():
+    readout = Readout(jnp.zeros((1, 2, 4)), jnp.zeros((4, 8)), None, 0.0)
+    scored = score_readout(readout, jnp.array([[0, 3]]), jnp.ones((1, 2)), constrain=UNCONSTRAINED)
+    np.testing.assert_array_equal(scored.is_correct_BL, [[True, False]])

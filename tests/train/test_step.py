@@ -11,7 +11,7 @@ import pytest
 
 from configs.schema import MeshConfig, RunConfig
 from data.batches import Batch
-from model.build import forward_with_losses
+from model.build import forward_readout
 from tests.model.samples import (
     QUICK_COMPILE,
     Rows,
@@ -59,9 +59,9 @@ def test_accumulated_gradients_equal_the_large_batch(num_microbatches, mesh):
 
 def with_toy_loss(model, params, tokens_BL, **fields):
     """The model, and a loss of its own: half the squares of the last norm's scales."""
-    logits_BLV, losses = forward_with_losses(model, params, tokens_BL, **fields)
+    readout, losses = forward_readout(model, params, tokens_BL, **fields)
     scale_D = params["decoder"]["final_norm"]["scale"]
-    return logits_BLV, losses | {"toy": 0.5 * jnp.sum(jnp.square(scale_D))}
+    return readout, losses | {"toy": 0.5 * jnp.sum(jnp.square(scale_D))}
 
 
 @pytest.mark.parametrize("num_microbatches", [4, pytest.param(1, marks=pytest.mark.slow)])
@@ -69,7 +69,7 @@ def test_the_models_own_losses_are_added_to_the_mean_loss_however_it_is_accumula
     monkeypatch, num_microbatches
 ):
     plain, plain_sums = large_batch_gradients()
-    monkeypatch.setattr(step, "forward_with_losses", with_toy_loss)
+    monkeypatch.setattr(step, "forward_readout", with_toy_loss)
     # The seed is a cache entry of its own for these gradients, and nothing else.
     config = tiny_run(num_microbatches=num_microbatches, seed=1)
     gradient, sums = gradients_of(config)
