@@ -9,10 +9,12 @@ CORE := $(VENV)/.core
 DEV := $(VENV)/.dev
 BEAM_VENV := .venv-beam
 BEAM := $(BEAM_VENV)/.ready
+TPU_VENV := .venv-tpu
+CUDA_VENV := .venv-cuda
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-beam pretrain test test-slow lint format types bench docs golden clean
+.PHONY: help setup setup-dev setup-beam setup-tpu setup-cuda pretrain test test-slow lint format types bench docs golden clean
 
 help:
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1 - /p' Makefile
@@ -38,9 +40,20 @@ $(BEAM): requirements/beam.txt
 	  pathlib.Path(sysconfig.get_path("purelib"), "isoflop.pth").write_text("$(CURDIR)\n")'
 	@touch $@
 
+# Compilers for TPUs and GPUs, for `isoflop compile`: each in an environment of its own, since JAX
+# takes an installed plugin for a sign that the hardware is there.
+$(TPU_VENV)/.ready $(CUDA_VENV)/.ready: .venv-%/.ready: requirements/%.txt requirements/core.txt
+	test -x $(@D)/bin/pip || $(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --no-deps --no-build-isolation --editable .
+	@touch $@
+
 setup: $(CORE)  ## a virtual environment in .venv with everything a run needs
 setup-dev: $(DEV)  ## the same plus the tools and transformers, for tests and checks
 setup-beam: $(BEAM)  ## .venv-beam with Apache Beam, for `isoflop prepare --runner`
+setup-tpu: $(TPU_VENV)/.ready  ## .venv-tpu with libtpu, for `isoflop compile --topology v5p:…`
+setup-cuda: $(CUDA_VENV)/.ready  ## .venv-cuda with the CUDA plugin, for `--topology h200:…`
 
 pretrain: $(CORE)  ## set up, then plan, train, evaluate, export and report in one go
 	$(BIN)/isoflop pretrain $(ARGS)
@@ -73,5 +86,5 @@ golden: $(DEV)  ## rewrite the golden JSON of every preset, after a change of de
 	ISOFLOP_UPDATE_GOLDEN=1 $(BIN)/python -m pytest tests/configs/test_presets.py
 
 clean:  ## remove the environment and caches (runs and corpora stay)
-	rm -rf $(VENV) $(BEAM_VENV) .pytest_cache .ruff_cache *.egg-info build
+	rm -rf $(VENV) $(BEAM_VENV) $(TPU_VENV) $(CUDA_VENV) .pytest_cache .ruff_cache *.egg-info build
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""Chips: dense bf16 peak, memory and its bandwidth. Vendors' figures."""
+"""Chips: dense bf16 peak, memory, interconnect and their bandwidths. Vendors' figures."""
 
 import re
 from dataclasses import dataclass
@@ -20,6 +20,13 @@ class Chip:
       devices: how many devices JAX shows for it.
       cores: how many cores the vendor counts when it names a slice (v5p-512 is 256 chips); 0 if
         slices are named by chips.
+      torus_dims: of the grid that its links make with others'; 0 where chips of a host share a
+        switch (NVLink).
+      link_bytes_per_second: of one link in one direction; with a switch, of the chip.
+      host_chips: chips of one host.
+      network_bytes_per_second: a chip's share of its host's way to other slices or hosts, in one
+        direction. For TPUs the 200 Gbit/s a host of four that is usual for the data-centre network
+        (an assumption), for GPUs the 400 Gbit/s InfiniBand adapter each has.
     """
 
     name: str
@@ -28,6 +35,15 @@ class Chip:
     memory_bytes_per_second: float
     devices: int = 1
     cores: int = 0
+    torus_dims: int = 0
+    link_bytes_per_second: float = 0.0
+    host_chips: int = 8
+    network_bytes_per_second: float = 50e9
+
+    @property
+    def is_tpu(self) -> bool:
+        """Whether its links make a torus."""
+        return self.torus_dims > 0
 
     def slice_name(self, chips: int) -> str:
         """What a slice of so many chips is sold as, where there is such a name."""
@@ -41,7 +57,11 @@ def _chip(
     terabytes_per_second: float,
     devices: int = 1,
     cores: int = 0,
+    *,
+    link: float,
+    torus_dims: int = 0,
 ) -> Chip:
+    host_chips = 4 if torus_dims else 8
     return Chip(
         name=name,
         bf16_flops=tflops * 1e12,
@@ -49,22 +69,26 @@ def _chip(
         memory_bytes_per_second=terabytes_per_second * 1e12,
         devices=devices,
         cores=cores,
+        torus_dims=torus_dims,
+        link_bytes_per_second=link * 1e9,
+        host_chips=host_chips,
+        network_bytes_per_second=25e9 / host_chips if torus_dims else 50e9,
     )
 
 
 CHIPS = {
     chip.name: chip
     for chip in (
-        _chip("v4", 275, 32 * GIB, 1.2, cores=2),
-        _chip("v5e", 197, 16 * GIB, 0.81, cores=1),
-        _chip("v5p", 459, 95 * GIB, 2.765, cores=2),
-        _chip("v6e", 918, 32 * GIB, 1.638, cores=1),
-        _chip("v7x", 2307, 192 * GIB, 7.38, devices=2),
-        _chip("a100-40gb", 312, 40e9, 1.6),
-        _chip("a100", 312, 80e9, 2.0),
-        _chip("h100", 989, 80e9, 3.35),
-        _chip("h200", 989, 141e9, 4.8),
-        _chip("b200", 2250, 180e9, 8.0),
+        _chip("v4", 275, 32 * GIB, 1.2, cores=2, torus_dims=3, link=45),
+        _chip("v5e", 197, 16 * GIB, 0.81, cores=1, torus_dims=2, link=45),
+        _chip("v5p", 459, 95 * GIB, 2.765, cores=2, torus_dims=3, link=90),
+        _chip("v6e", 918, 32 * GIB, 1.638, cores=1, torus_dims=2, link=90),
+        _chip("v7x", 2307, 192 * GIB, 7.38, devices=2, torus_dims=3, link=100),
+        _chip("a100-40gb", 312, 40e9, 1.6, link=300),
+        _chip("a100", 312, 80e9, 2.0, link=300),
+        _chip("h100", 989, 80e9, 3.35, link=450),
+        _chip("h200", 989, 141e9, 4.8, link=450),
+        _chip("b200", 2250, 180e9, 8.0, link=900),
     )
 }
 

@@ -1,52 +1,69 @@
-"""FLOPs of the matrix products in a compiled program, read from its optimized HLO text.
+"""What one run of a compiled program costs a device, read from its optimized HLO text.
 
-A multiply-add is two FLOPs. Only products count: `dot` (also inside fusions, as XLA's CPU and GPU
-backends wrap them), `convolution`, and library calls that carry a product's dimension numbers.
-Elementwise work and reductions do not. XLA's own `cost_analysis` counts a loop's body once; here
-it counts once per trip.
+XLA's own `cost_analysis` counts a loop's body once; here it counts once per trip. A program cut
+over devices is the program of one of them, so all figures are per device.
 """
 
-import math
-import re
+from collections import Counter
 from dataclasses import dataclass, field
 
-# A computation's first line, unlike an instruction's, ends in an open brace.
-_HEADER = re.compile(r"^(ENTRY\s+)?%?([\w.\-]+)\s+\(.*\)\s*->.*\{\s*$")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT\s+)?%?([\w.\-]+) = (.*?)\s([a-z][a-z0-9\-]*)\((.*)$")
-_SHAPE = re.compile(r"[a-z][a-z0-9]*\[([\d,]*)\]")
-_NAME = re.compile(r"%([\w.\-]+)")
-_TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_CONTRACTED = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
-_GEMM_CONTRACTED = re.compile(r'"lhs_contracting_dimensions":\[([^\]]*)\]')
-_CALL_TARGET = re.compile(r'custom_call_target="([^"]*)"')
-_IS_PRODUCT = re.compile(r"matmul|gemm|dot|conv(?!ert)|dnn|attention|fmha", re.IGNORECASE)
-_DIM_LABELS = re.compile(r"dim_labels=\w+_(\w+)->")
-
-Shape = tuple[int, ...]
+from train.hlo_collectives import Collective, collective_of, fused_reduce_scatter
+from train.hlo_products import UncountedKernelError, kernel_name, product_flops
+from train.hlo_text import Computation, Instruction, Program, parse_hlo
+from train.hlo_traffic import memory_bytes
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Instruction:
-    name: str
-    shape: Shape
-    opcode: str
-    rest: str  # operands and attributes, from the opening parenthesis on
+@dataclass(kw_only=True)
+class Costs:
+    """Of one run on one device.
+
+    flops: of matrix products. optional_flops: those of them that a conditional's cheapest branch
+    would leave out (empty blocks of a mixture's experts, say). memory_bytes: to and from main
+    memory, an upper bound. collectives: how often each runs. uncounted: calls of kernels whose
+    FLOPs the text does not tell. unknown_loops: loops whose number of trips it does not tell,
+    counted as one trip.
+    """
+
+    flops: float = 0.0
+    optional_flops: float = 0.0
+    memory_bytes: float = 0.0
+    collectives: Counter[Collective] = field(default_factory=Counter)
+    uncounted: Counter[str] = field(default_factory=Counter)
+    unknown_loops: tuple[str, ...] = ()
+
+    def add(self, other: "Costs", times: int = 1) -> None:
+        """Adds what `other` costs so many times."""
+        self.flops += times * other.flops
+        self.optional_flops += times * other.optional_flops
+        self.memory_bytes += times * other.memory_bytes
+        for collective, count in other.collectives.items():
+            self.collectives[collective] += times * count
+        for kernel, count in other.uncounted.items():
+            self.uncounted[kernel] += times * count
+        self.unknown_loops += tuple(n for n in other.unknown_loops if n not in self.unknown_loops)
 
 
-@dataclass
-class _Computation:
-    shapes: dict[str, Shape] = field(default_factory=dict)
-    instructions: list[_Instruction] = field(default_factory=list)
+def program_costs(hlo_text: str) -> Costs:
+    """FLOPs, memory traffic and collectives of one run, followed through calls, loops, fusions.
+
+    A loop's body counts as often as it runs; of a conditional the costliest branch.
+
+    Args:
+      hlo_text: `compiled.as_text()` of an ahead-of-time compiled function.
+
+    Raises:
+      ValueError: no entry computation.
+    """
+    program = parse_hlo(hlo_text)
+    return _Counting(program).costs_of(program.entry)
 
 
 def dot_flops(hlo_text: str) -> float:
     """FLOPs of every matrix product that one run of a compiled program executes, per device.
 
-    2·(elements of the result)·(size of the contracted axes) for each product, followed through
-    calls and fusions; a loop's body times its trip count; of a conditional the costliest branch.
-    A program cut over devices is the program of one of them. A convolution counts its whole
-    window, padding included. A product that XLA rewrote into multiplications and sums (one of its
-    dimensions is 1) is none any more.
+    2·(elements of the result)·(size of the contracted axes) for each product. Only products count
+    (train/hlo_products.py); elementwise work and reductions do not, nor does a product that XLA
+    rewrote into multiplications and sums (one of its dimensions is 1).
 
     Args:
       hlo_text: `compiled.as_text()` of an ahead-of-time compiled function.
@@ -55,108 +72,109 @@ def dot_flops(hlo_text: str) -> float:
       ValueError: no entry computation; a loop that multiplies matrices an unknown number of
         times; a library call that looks like a product but does not say its dimensions.
     """
-    computations, entry = _parse(hlo_text)
-    known: dict[str, float] = {}
-
-    def flops_of(name: str) -> float:
-        if name not in known:
-            c = computations[name]
-            known[name] = sum(instruction_flops(i, c.shapes) for i in c.instructions)
-        return known[name]
-
-    def instruction_flops(instruction: _Instruction, shapes: dict[str, Shape]) -> float:
-        rest = instruction.rest
-        match instruction.opcode:
-            case "dot":
-                return _dot_flops(instruction, shapes)
-            case "convolution":
-                return _convolution_flops(instruction, shapes)
-            case "custom-call":
-                return _library_flops(instruction, shapes)
-            case "while":
-                body = flops_of(_called(rest, "body")[0])
-                trips = _TRIP_COUNT.search(rest)
-                if body and not trips:
-                    raise ValueError(
-                        f"hlo_text: got loop %{instruction.name} without a known trip count, "
-                        "expected known_trip_count in its backend_config; bound the loop by a "
-                        "constant (lax.scan, or lax.fori_loop with Python integers)"
-                    )
-                return body * int(trips[1]) if trips else 0.0
-            case "conditional":
-                branches = _called(rest, "branch_computations", "true_computation")
-                branches += _called(rest, "false_computation")
-                return max(map(flops_of, branches))
-            case "fusion" | "call" | "async-start":
-                return sum(map(flops_of, _called(rest, "calls", "to_apply")))
-        return 0.0
-
-    return float(flops_of(entry))
-
-
-def _parse(hlo_text: str) -> tuple[dict[str, _Computation], str]:
-    """Every computation by its name, and the entry's name."""
-    computations: dict[str, _Computation] = {}
-    entry, current = None, None
-    for line in hlo_text.splitlines():
-        if header := _HEADER.match(line):
-            current = computations[header[2]] = _Computation()
-            if header[1]:
-                entry = header[2]
-        elif line.startswith("}"):
-            current = None
-        elif current is not None and (found := _INSTRUCTION.match(line)):
-            name, type_text, opcode, rest = found.groups()
-            # Of a tuple, its first array: a library call returns (result, workspace).
-            first = _SHAPE.search(type_text)
-            shape = _integers(first[1]) if first else ()
-            current.shapes[name] = shape
-            current.instructions.append(
-                _Instruction(name=name, shape=shape, opcode=opcode, rest=rest)
+    program = parse_hlo(hlo_text)
+    counting = _Counting(program)
+    costs = counting.costs_of(program.entry)
+    if counting.refusals:
+        raise counting.refusals[0]
+    for loop, body in counting.unknown.items():
+        if counting.costs_of(body).flops:
+            raise ValueError(
+                f"hlo_text: got loop %{loop} without a known trip count, "
+                "expected known_trip_count in its backend_config; bound the loop by a "
+                "constant (lax.scan, or lax.fori_loop with Python integers)"
             )
-    if entry is None:
-        raise ValueError(
-            "hlo_text: got no ENTRY computation, expected the text of a compiled program "
-            "(`jax.jit(f).lower(...).compile().as_text()`)"
+    return costs.flops
+
+
+class _Counting:
+    """Costs of a program's computations, each worked out once.
+
+    refusals: kernels that could not be counted. unknown: loop of unknown length -> its body.
+    """
+
+    def __init__(self, program: Program):
+        self.program = program
+        self.refusals: list[UncountedKernelError] = []
+        self.unknown: dict[str, str] = {}
+        self._known: dict[tuple[str, bool], Costs] = {}
+
+    def costs_of(self, name: str, is_fused: bool = False) -> Costs:
+        """Of one computation; inside a fusion nothing moves through memory."""
+        if (name, is_fused) not in self._known:
+            computation = self.program.computations[name]
+            costs = self._known[name, is_fused] = Costs()
+            shapes = _Shapes(computation)
+            for instruction in computation.instructions.values():
+                self._add(costs, instruction, computation, shapes, is_fused)
+        return self._known[name, is_fused]
+
+    def _add(
+        self,
+        costs: Costs,
+        instruction: Instruction,
+        computation: Computation,
+        shapes: "_Shapes",
+        is_fused: bool,
+    ) -> None:
+        try:
+            costs.flops += product_flops(instruction, shapes)
+        except UncountedKernelError as error:
+            self.refusals.append(error)
+            costs.uncounted[kernel_name(instruction)] += 1
+        if not is_fused:
+            costs.memory_bytes += memory_bytes(instruction, computation, self.program.computations)
+        if collective := collective_of(instruction, computation):
+            costs.collectives[collective] += 1
+        match instruction.opcode:
+            case "while":
+                trips = self.program.trip_count(computation, instruction)
+                body = instruction.called("body")[0]
+                if trips is None:
+                    self.unknown[instruction.name] = body
+                    costs.unknown_loops += (instruction.name,)
+                costs.add(self.costs_of(body), 1 if trips is None else trips)
+            case "conditional":
+                branches = instruction.called(
+                    "branch_computations", "true_computation", "false_computation"
+                )
+                choices = [self.costs_of(branch) for branch in branches]
+                chosen = max(choices, key=_weight)
+                least = min(choice.flops - choice.optional_flops for choice in choices)
+                costs.add(chosen)
+                costs.optional_flops += chosen.flops - chosen.optional_flops - least
+            case "fusion":
+                inner = self.costs_of(instruction.called("calls")[0], is_fused=True)
+                costs.add(self._as_fused(inner, instruction, computation))
+            case "call" | "async-start":
+                for name in instruction.called("calls", "to_apply"):
+                    costs.add(self.costs_of(name, is_fused))
+
+    def _as_fused(self, inner: Costs, fusion: Instruction, computation: Computation) -> Costs:
+        if not inner.collectives:
+            return inner
+        collectives: Counter[Collective] = Counter()
+        for collective, count in inner.collectives.items():
+            collectives[fused_reduce_scatter(collective, fusion, computation)] += count
+        return Costs(
+            flops=inner.flops,
+            optional_flops=inner.optional_flops,
+            collectives=collectives,
+            uncounted=inner.uncounted,
         )
-    return computations, entry
 
 
-def _integers(text: str) -> Shape:
-    return tuple(int(number) for number in re.findall(r"\d+", text))
+class _Shapes(dict[str, tuple[int, ...]]):
+    """Instruction -> its shape, read when asked for."""
+
+    def __init__(self, computation: Computation):
+        super().__init__()
+        self._computation = computation
+
+    def __missing__(self, name: str) -> tuple[int, ...]:
+        self[name] = self._computation.instructions[name].shape
+        return self[name]
 
 
-def _called(rest: str, *attributes: str) -> list[str]:
-    """Names of the computations that an instruction's attributes name."""
-    found = re.findall(rf"\b(?:{'|'.join(attributes)})=(\{{[^}}]*\}}|%[\w.\-]+)", rest)
-    return [name for group in found for name in _NAME.findall(group)]
-
-
-def _product_flops(instruction: _Instruction, shapes: dict[str, Shape], contracted: Shape) -> float:
-    left = shapes[_NAME.findall(instruction.rest)[0]]
-    return 2.0 * math.prod(instruction.shape) * math.prod(left[axis] for axis in contracted)
-
-
-def _dot_flops(instruction: _Instruction, shapes: dict[str, Shape]) -> float:
-    contracted = _CONTRACTED.search(instruction.rest)
-    return _product_flops(instruction, shapes, _integers(contracted[1]) if contracted else ())
-
-
-def _convolution_flops(instruction: _Instruction, shapes: dict[str, Shape]) -> float:
-    labels = _DIM_LABELS.search(instruction.rest)
-    assert labels is not None, instruction.rest
-    kernel = shapes[_NAME.findall(instruction.rest)[1]]
-    return 2.0 * math.prod(instruction.shape) * math.prod(kernel) / kernel[labels[1].index("o")]
-
-
-def _library_flops(instruction: _Instruction, shapes: dict[str, Shape]) -> float:
-    target = _CALL_TARGET.search(instruction.rest)
-    if target is None or not _IS_PRODUCT.search(target[1]):
-        return 0.0
-    contracted = _GEMM_CONTRACTED.search(instruction.rest)
-    if contracted is None:
-        raise ValueError(
-            f"hlo_text: got library call {target[1]!r} (%{instruction.name}), expected one that "
-            "states its dot_dimension_numbers; its FLOPs cannot be read from the text"
-        )
-    return _product_flops(instruction, shapes, _integers(contracted[1]))
+def _weight(costs: Costs) -> tuple[float, float]:
+    return costs.flops, costs.memory_bytes

@@ -13,7 +13,7 @@ from configs.model_config import AttentionConfig, ModelConfig
 from configs.optimizer_config import AdamWConfig, MuonConfig, OptimizerConfig
 from configs.schema import RunConfig, TrainingConfig
 from planner.flops import executed_flops_per_step
-from train.hlo import dot_flops
+from train.hlo import dot_flops, program_costs
 from train.loop import abstract_batch
 from train.mesh import make_mesh
 from train.state import abstract_state
@@ -83,7 +83,10 @@ def test_a_conditional_counts_its_costliest_branch():
         return jax.lax.cond(flag, lambda: jnp.tanh(x @ w) @ w, lambda: x @ w)
 
     flag = jax.ShapeDtypeStruct((), jnp.bool_)
-    assert counted(either, flag, floats(7, 11), floats(11, 11)) == 2 * 2 * 7 * 11 * 11
+    arguments = (flag, floats(7, 11), floats(11, 11))
+    assert counted(either, *arguments) == 2 * 2 * 7 * 11 * 11
+    costs = program_costs(optimized_text(jax.jit(either).lower(*arguments)))
+    assert costs.optional_flops == 2 * 7 * 11 * 11
 
 
 def test_a_convolution_counts_its_window():
