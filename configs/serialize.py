@@ -5,7 +5,8 @@ is no whole number, `5` is accepted where a fraction may stand. Unions are told 
 
     {"optimizer": {"schedule": {"kind": "cosine", "warmup_steps": 100, "final_fraction": 0.1}, ...
 
-A file additionally carries `schema_version` at its top level.
+A file additionally carries `schema_version` at its top level; files of an earlier version are read
+as `configs.earlier_versions` says.
 """
 
 import contextlib
@@ -22,10 +23,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from configs.earlier_versions import READABLE_VERSIONS, brought_up_to_date
 from configs.errors import InputError
 from configs.schema import RunConfig
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = READABLE_VERSIONS[-1]
 
 _SHOWN_CHARACTERS = 80
 _WORDS = {
@@ -75,7 +77,7 @@ def save(config: RunConfig, path: str | os.PathLike[str]) -> None:
 
 
 def load_config(path: str | os.PathLike[str]) -> RunConfig:
-    """Reads a config.json.
+    """Reads a config.json, of this schema version or of one in READABLE_VERSIONS.
 
     Raises:
       InputError: unreadable file, invalid JSON, another schema version, or any field that
@@ -86,10 +88,11 @@ def load_config(path: str | os.PathLike[str]) -> RunConfig:
         if not isinstance(data, dict):
             raise InputError(f"config: got {shown(data)}, expected a JSON object")
         version = data.pop("schema_version", None)
-        if type(version) is not int or version != SCHEMA_VERSION:
+        if type(version) is not int or version not in READABLE_VERSIONS:
             got = "nothing" if version is None else shown(version)
-            raise InputError(f"schema_version: got {got}, expected {SCHEMA_VERSION}")
-        return from_json(RunConfig, data)
+            expected = " or ".join(map(str, READABLE_VERSIONS))
+            raise InputError(f"schema_version: got {got}, expected {expected}")
+        return from_json(RunConfig, brought_up_to_date(data, version))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 

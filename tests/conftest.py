@@ -12,6 +12,7 @@ assert "jax" not in sys.modules, "jax was imported before the tests could config
 
 os.environ["JAX_PLATFORMS"] = os.environ.get("ISOFLOP_TEST_PLATFORM", "cpu")
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+os.environ.setdefault("ISOFLOP_CACHE", "none")  # a test compiles what it tests
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={NUM_DEVICES}"
 ).strip()

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import mesh_utils, topologies
+from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
 from configs.errors import InputError, require
@@ -21,6 +21,7 @@ from planner.gpu_targets import GPU_TARGETS
 from planner.roofline import GroupLinks
 from planner.topology import Topology
 from train.ahead_of_time import captured_stderr
+from train.mesh import arrange, slice_of
 
 # libtpu's names where they are not ours, and what makes v4's two cores one device, as they run.
 _LIBTPU_NAMES = {"v7x": "tpu7x"}
@@ -86,50 +87,6 @@ def make_compile_mesh(axis_sizes: Mapping[str, int], devices: Sequence[Any]) -> 
     return Mesh(arrange(sizes, devices), names, axis_types=(AxisType.Auto,) * len(names))
 
 
-def arrange(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
-    """Devices as an array of these sizes: outer axes over slices, inner ones along the torus.
-
-    Raises:
-      InputError: the number of slices does not divide into the outermost axes.
-    """
-    slices = sorted({_slice_of(device) for device in devices})
-    if len(slices) == 1:
-        return _arrange_slice(sizes, devices)
-    outer, left = [], len(slices)
-    for size in sizes:
-        outer.append(math.gcd(size, left))
-        left //= outer[-1]
-        if left > 1 and outer[-1] != size:  # an axis half over slices is as slow as one over all
-            break
-    require(
-        left == 1,
-        "mesh",
-        "×".join(map(str, sizes)),
-        f"outermost axes (replica, data) that {len(slices)} slices divide",
-    )
-    outer += [1] * (len(sizes) - len(outer))
-    inner = [size // over for size, over in zip(sizes, outer, strict=True)]
-    parts = [
-        _arrange_slice(inner, [device for device in devices if _slice_of(device) == number])
-        for number in slices
-    ]
-    # [slice axes..., inner axes...] -> one axis after another, each slices first.
-    stacked = np.array(parts, dtype=object).reshape(*outer, *inner)
-    order = [axis for i in range(len(sizes)) for axis in (i, len(sizes) + i)]
-    return stacked.transpose(order).reshape(tuple(sizes))
-
-
-def _arrange_slice(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
-    try:
-        return mesh_utils.create_device_mesh(sizes, devices)
-    except NotImplementedError:  # an axis has to share a dimension of the torus with another
-        return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
-
-
-def _slice_of(device: Any) -> int:
-    return getattr(device, "slice_index", None) or 0 if device.platform == "tpu" else 0
-
-
 def group_links(
     devices: np.ndarray, axis_names: Sequence[str], axes: Sequence[str], topology: Topology
 ) -> GroupLinks:
@@ -155,8 +112,8 @@ def group_links(
             outside_bytes_per_second=chip.network_bytes_per_second,
             is_torus=False,
         )
-    slices = {_slice_of(device) for device in group}
-    first = [device for device in group if _slice_of(device) == _slice_of(group[0])]
+    slices = {slice_of(device) for device in group}
+    first = [device for device in group if slice_of(device) == slice_of(group[0])]
     num_links = 0
     for dim in range(len(topology.grid)):
         width = len({device.coords[dim] for device in first})

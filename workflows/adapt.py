@@ -28,6 +28,7 @@ from data.labelled_corpus import (
 )
 from data.tasks.supervised import SUPERVISED_TASKS, supervised_task, task_records
 from data.tokenizer import Tokenizer
+from train.profile import profile_numbers
 from train.run_directory import RunDirectory
 from workflows.adapt_config import (
     Schedule,
@@ -39,6 +40,7 @@ from workflows.adapt_text import TextAdaptation, adapt_to_text, adapt_to_text_wi
 from workflows.initial_checkpoint import has_checkpoint, write_initial_checkpoint
 from workflows.load import load
 from workflows.prepare import describe
+from workflows.runtime import RuntimeOptions, prepare_runtime
 from workflows.task_evaluation import evaluate_task
 from workflows.train import create_run, finish_training
 
@@ -48,7 +50,7 @@ _SAMPLES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptOptions:
+class AdaptOptions(RuntimeOptions):
     """Trains a pretrained run on: for a task, by --task or --data, or on more text, by --corpus.
 
     The result is a run like any other. The same command on a run that was interrupted goes on
@@ -89,6 +91,8 @@ class AdaptOptions:
     """Of the order of the rows, of fresh parameters and of the part of --data that is held out."""
     from_scratch: bool = False
     """Start from fresh parameters instead: what the same training is worth without pretraining."""
+    profile: str = ""
+    """Steps to trace into OUT/profile: 10:13, or 3 for three steps from the fifth on."""
     json: bool = False
     """Print the task's metrics as one JSON object."""
 
@@ -100,6 +104,7 @@ def main(args: Sequence[str]) -> int:
     )
     _check(options)
     console = Console(stderr=True, highlight=False)
+    prepare_runtime(options, console)
     pretrained = RunDirectory.open(options.run)
     with RunDirectory(options.out) as run:
         if options.corpus is None:
@@ -129,7 +134,8 @@ def main(args: Sequence[str]) -> int:
             run.event("adapted", f"from {options.run}")
         if run.status != "complete":
             console.rule("training", align="left")
-            if status := finish_training(run, config, corpora, console):
+            status = finish_training(run, config, corpora, console, profile=options.profile)
+            if status:
                 return status
         if options.corpus is None:
             _judge(run, _only(corpora), options, console)
@@ -159,6 +165,8 @@ def _check(options: AdaptOptions) -> None:
     require(options.batch_size > 0, "batch_size", options.batch_size, "1 or more rows")
     if options.task:
         supervised_task(options.task)
+    if options.profile:
+        profile_numbers(options.profile)
 
 
 def _schedule(options: AdaptOptions) -> Schedule:

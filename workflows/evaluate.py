@@ -40,6 +40,7 @@ from workflows.evaluate_report import (
     record_of,
 )
 from workflows.load import Loaded, load
+from workflows.runtime import RuntimeOptions, prepare_runtime
 
 PROG = "isoflop evaluate"
 FOLDER = "in_context"  # under a run
@@ -48,7 +49,7 @@ _MAX_REPEATED = 512  # tokens of a row: a longer context tells no more of what i
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
+class EvaluateOptions(RuntimeOptions):
     """Zero-, one- and few-shot scores on tasks, and the loss on what a context repeats.
 
     Tasks ship with isoflop (--list) or are files of yours. Without --tasks and --repeated: all that
@@ -90,6 +91,7 @@ def main(args: Sequence[str]) -> int:
         return 0
     tasks = _checked_tasks(options)
     assert options.run is not None
+    prepare_runtime(options, Console(quiet=True))
     loaded = load(options.run)
     require_decoder(loaded.config)
     # Repeats are the loss of a text's next token: unasked for, of decoders alone.

@@ -30,13 +30,14 @@ from report.pictures.probabilities import Bar, Panel, probabilities_figure
 from train.mesh import make_mesh
 from workflows.answer_classes import answer_classes
 from workflows.load import Loaded, load
+from workflows.runtime import RuntimeOptions, prepare_runtime
 
 PROG = "isoflop generate"
 _PICTURE_CANDIDATES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateOptions:
+class GenerateOptions(RuntimeOptions):
     """Continues prompts; one prompt streams to the terminal as it is written.
 
     An encoder-decoder answers its prompts; sentinels may be spelled: "def f(<extra_id_0>):".
@@ -98,6 +99,7 @@ def main(args: Sequence[str]) -> int:
     )
     for prompt in options.prompts:
         require(bool(prompt), "prompt", prompt, "some text")
+    prepare_runtime(options, Console(quiet=True))
     loaded = load(options.run)
     if isinstance(loaded.config.head, ClassHeadConfig):
         return answer_classes(loaded, options.prompts, as_json=options.json)

@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from configs.errors import require
 from inference import harness
 from workflows.load import load
+from workflows.runtime import RuntimeOptions, prepare_runtime
 
 PROG = "isoflop harness"
 _USAGE = f"""usage: {PROG} RUN [LM_EVAL OPTIONS]
@@ -31,5 +34,6 @@ def main(args: Sequence[str]) -> int:
     run, *rest = args
     is_folder = (Path(run) / "run.json").is_file() or (Path(run) / "config.json").is_file()
     require(is_folder, "run", run, "a run directory or a Hugging Face folder, before lm_eval's")
+    prepare_runtime(RuntimeOptions(), Console(quiet=True))
     harness.run_command_line(load, Path(run), rest)
     return 0

@@ -22,6 +22,7 @@ from inference.sentence_embeddings import read_text
 from report.pictures.canvas import save_png
 from report.pictures.sampling_study import SettingPoint, study_figure
 from workflows.load import Loaded, load
+from workflows.runtime import RuntimeOptions, prepare_runtime
 from workflows.text_lines import read_lines
 
 PROG = "isoflop sampling"
@@ -29,7 +30,7 @@ PEOPLE = "people"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingOptions:
+class SamplingOptions(RuntimeOptions):
     """Repetition, likelihood and drift of what a model writes under many settings of its sampler,
     beside the same of held-out text that people wrote. For decoder-only models.
     """
@@ -106,6 +107,7 @@ def main(args: Sequence[str]) -> int:
     require(options.max_tokens >= 0, "max_tokens", options.max_tokens, "0 or more")
     given = (options.corpus is not None) + (options.prompts is not None)
     require(given == 1, "corpus, prompts", f"{given} of the two", "one of --corpus and --prompts")
+    prepare_runtime(options, Console(quiet=True))
     loaded = load(options.run)
     require(
         loaded.config.architecture == "decoder_only",

@@ -14,12 +14,13 @@ from configs.errors import InputError, require
 from configs.overrides import parse_command, reject_overrides
 from inference.scoring import Continuation, Score, Scorer
 from workflows.load import load
+from workflows.runtime import RuntimeOptions, prepare_runtime
 
 PROG = "isoflop score"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreOptions:
+class ScoreOptions(RuntimeOptions):
     """Log-likelihood (nats), perplexity and bits per byte of texts.
 
     An encoder gives its pseudo-log-likelihood: each token's given all others. An encoder-decoder
@@ -58,6 +59,7 @@ def main(args: Sequence[str]) -> int:
     if options.context is not None:
         windows = (options.window, options.stride)
         require(windows == (0, 0), "context", options.context, "no --window and --stride beside it")
+    prepare_runtime(options, Console(quiet=True))
     loaded = load(options.run)
     scorer = Scorer(
         loaded.config,

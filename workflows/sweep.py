@@ -25,6 +25,7 @@ from planner.plan import make_plan, seq_len_for, shape_text, sweep_sizes
 from planner.promise import tokens_per_row
 from train.run_directory import RunDirectory
 from workflows.calibrate import describe_hardware
+from workflows.runtime import RuntimeOptions, prepare_runtime
 from workflows.train import create_run, finish_training
 
 PROG = "isoflop sweep"
@@ -49,7 +50,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepOptions:
+class SweepOptions(RuntimeOptions):
     """Trains every size at every budget (IsoFLOP profiles) and collects the losses for
     `isoflop fit`.
 
@@ -113,6 +114,7 @@ def main(args: Sequence[str]) -> int:
         SweepOptions, args, prog=PROG, description=SweepOptions.__doc__ or ""
     )
     console = Console(stderr=True, highlight=False)
+    prepare_runtime(options, console)
     corpus = open_corpus(options.corpus)
     cells = grid(options, overrides, corpus)
     console.print(describe(cells))

@@ -233,7 +233,8 @@ BAD_OVERRIDES = {
         "optimizer.schedule.warmup_steps: got 100, expected fewer than training.num_steps (5)"
     ),
     "--mesh.rules.batch stage": (
-        "mesh.rules: got mesh axis 'stage', expected one of replica, data, fsdp, expert, sequence, tensor"
+        "mesh.rules: got mesh axis 'stage', expected one of replica, data, fsdp, expert, "
+        "sequence, tensor"
     ),
 }
 

@@ -53,7 +53,8 @@ def test_shards_is_the_product_over_mesh_axes():
             ("mlp",),
             (8,),
             AXES,
-            "mesh.rules: got mesh axis 'model', expected one of replica, data, fsdp, expert, sequence, tensor",
+            "mesh.rules: got mesh axis 'model', expected one of replica, data, fsdp, expert, "
+            "sequence, tensor",
         ),
         (
             DEFAULT_RULES,

@@ -160,7 +160,9 @@ def test_training_begins_with_the_pretrained_parameters_and_a_fresh_head(
 ):
     params = make_run("encoder_only")
     write_records(tmp_path / "data.jsonl", "classification")
-    monkeypatch.setattr(adapt, "finish_training", lambda *_: 143)  # stopped before the first step
+    monkeypatch.setattr(
+        adapt, "finish_training", lambda *_, **__: 143
+    )  # stopped before the first step
     command = ["adapt", "old", "--out=new", "--data=data.jsonl", "--kind=classification"]
     command += ["--steps=3", *QUICK]
     assert front_door.run(command) == 143
@@ -183,7 +185,7 @@ def test_training_begins_with_the_pretrained_parameters_and_a_fresh_head(
 def test_from_scratch_takes_nothing_of_the_run(make_run, tmp_path, monkeypatch):
     make_run("encoder_only", num_checkpoints=0)
     write_records(tmp_path / "data.jsonl", "classification")
-    monkeypatch.setattr(adapt, "finish_training", lambda *_: 143)
+    monkeypatch.setattr(adapt, "finish_training", lambda *_, **__: 143)
     command = ["adapt", "old", "--out=new", "--data=data.jsonl", "--kind=classification"]
     assert front_door.run([*command, "--from-scratch", *QUICK]) == 143
     assert not list((tmp_path / "new/checkpoints").glob("*"))
@@ -219,7 +221,7 @@ def test_a_tokenizer_takes_pieces_for_the_new_text(make_run, tmp_path, monkeypat
         (texts / f"{number}.txt").write_text(f"zygote quixotic {number} zygote\n" * 60)
     command = ["prepare", str(texts), f"--out={folder}", "--tokenizer=old"]
     assert front_door.run(command) == 0
-    monkeypatch.setattr(adapt, "finish_training", lambda *_: 143)
+    monkeypatch.setattr(adapt, "finish_training", lambda *_, **__: 143)
     arguments = ["adapt", "old", "--out=new", f"--corpus={folder}", "--replay=0.5"]
     arguments += ["--extend-tokenizer=24", *QUICK]
     assert front_door.run([*arguments, "--steps=2"]) == 143
@@ -270,8 +272,9 @@ def test_what_does_not_fit_is_refused_in_one_line(make_run, tmp_path, capsys, ar
     write_records(tmp_path / "data.jsonl", "classification")
     capsys.readouterr()
     assert front_door.run(["adapt", "old", "--out=new", *args]) == 2
-    error = capsys.readouterr().err
-    assert message in error and len(error.strip().splitlines()) == 1
+    said = capsys.readouterr().err.splitlines()
+    [error] = [line for line in said if not line.startswith("cpu · ")]  # how programs are compiled
+    assert message in error
     assert not (tmp_path / "new/run.json").exists()
 
 

@@ -11,7 +11,8 @@ import isoflop as front_door
 
 @pytest.fixture
 def run(capsys, monkeypatch, tmp_path):
-    """Runs a command in this process; gives its exit status and its lines on stderr.
+    """Runs a command in this process; gives its exit status and its lines on stderr, without the
+    one that says how programs are going to be compiled.
 
     Compiling is forbidden: an error that comes after a compile is an error here.
     """
@@ -25,7 +26,8 @@ def run(capsys, monkeypatch, tmp_path):
 
     def run_command(*args: object) -> tuple[int, list[str]]:
         status = front_door.run([str(arg) for arg in args])
-        return status, capsys.readouterr().err.splitlines()
+        lines = capsys.readouterr().err.splitlines()
+        return status, [line for line in lines if not line.startswith("cpu · ")]
 
     return run_command
 

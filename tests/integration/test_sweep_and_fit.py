@@ -51,7 +51,7 @@ def test_a_sweep_trains_its_grid_and_is_not_trained_twice(
     assert len({row["params"] for row in rows}) == 2
 
     (out / "runs.csv").unlink()
-    monkeypatch.setattr(sweep, "finish_training", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(sweep, "finish_training", lambda *_, **__: pytest.fail("trained again"))
     assert isoflop.run(args) == 0
     assert list(csv.DictReader((out / "runs.csv").read_text().splitlines())) == rows
     capsys.readouterr()
