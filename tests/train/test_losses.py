@@ -168,6 +168,7 @@ def test_cut_over_a_mesh_loss_and_gradients_are_those_of_one_device(name):
         in_chunks(of, 2, Constrain(mesh)),
         plainly(of),
     )
+
     @jax.jit
     def score(parts: Any) -> Scored:
         readout = Readout(*parts, of.readout.softcap)
