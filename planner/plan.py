@@ -23,10 +23,12 @@ from planner.hardware import Hardware
 from planner.hyperparameters import Rule, batch_tokens_for, optimizer_for
 from planner.law import Law, Optimum
 from planner.laws import BESIROGLU, TWENTY_TO_ONE
-from planner.layout import fit_in_memory
+from planner.layout import fit_in_memory, known_topology
 from planner.outlook import params_by_law
 from planner.promise import Plan, tokens_per_row
+from planner.rows import batch_rows
 from planner.shapes import ACCELERATOR_TILE, CPU_TILE, mlp_ratio, shape_for, vocabulary_for
+from planner.topology import Topology
 
 __all__ = ["Plan", "make_plan", "seq_len_for", "shape_text", "sweep_sizes"]
 
@@ -43,6 +45,7 @@ def make_plan(
     constraints: Constraints = NO_CONSTRAINTS,
     params: float | None = None,
     reserved_seconds: float = 0.0,
+    topology: Topology | None = None,
 ) -> Plan:
     """Turns a budget into a plan.
 
@@ -61,6 +64,7 @@ def make_plan(
       constraints: what else has to hold; what it leaves open is chosen by the model's size.
       params: matmul parameters that a place is to meet, whatever the law asks for (a sweep's size);
         the budget then decides the tokens.
+      topology: how the hardware's devices are joined; None: as that many chips usually are.
 
     Raises:
       InputError: the budget is too small for any model, too large for the memory or the data, or
@@ -101,9 +105,10 @@ def make_plan(
         met = f"of {budget.value:.4g} parameters a token meets N"
         optimum_rule = optimum_rule_for(f"{optimum_rule.rule}; {met}", optimum)
     batch_tokens, batch_rule = batch_tokens_for(optimum.flops, _loss_for_batch(law, optimum))
-    batch_size = (
-        _round_rows(batch_tokens / lengths.places / hardware.num_devices) * hardware.num_devices
-    )
+    rows = batch_rows(batch_tokens / lengths.places, model, lengths, hardware)
+    batch_size = rows.number
+    if rows.rule:
+        batch_rule = f"{batch_rule}; {rows.rule}"
     step_tokens = batch_size * lengths.places
     per_step = training_flops_per_token(model, lengths).total * step_tokens
     if budget.kind in COMPUTE_BUDGETS:
@@ -125,7 +130,7 @@ def make_plan(
         model=model,
         data=DataConfig(corpus=template.data.corpus, seq_len=seq_len, seed=template.data.seed),
         optimizer=optimizer,
-        mesh=MeshConfig(),
+        mesh=MeshConfig(rules=template.mesh.rules),
         training=replace(
             template.training,
             num_steps=num_steps,
@@ -137,7 +142,9 @@ def make_plan(
             checkpoint_every=interval,
         ),
     )
-    config, layout_rules = fit_in_memory(config, hardware)
+    config, layout_rules = fit_in_memory(
+        config, hardware, topology=topology or known_topology(hardware), rows=rows
+    )
     rules = [
         optimum_rule,
         Rule(field="model", value=shape_text(model), rule=_shape_rule(model, constraints)),
@@ -253,12 +260,6 @@ def _shape_rule(model: ModelConfig, constraints: Constraints) -> str:
     if constraints.max_params is None:
         return rule
     return f"{rule}, at most {constraints.max_params:,.0f} parameters"
-
-
-def _round_rows(rows: float) -> int:
-    """The nearest of 1, 2, 3, 4, 6, 8, 12, 16, …: numbers that halve well into microbatches."""
-    steps = [base << shift for shift in range(20) for base in (2, 3)]
-    return min([1, *steps], key=lambda step: abs(math.log(step / rows)))
 
 
 def seq_len_for(params: float, position: PositionConfig) -> int:

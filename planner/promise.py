@@ -26,6 +26,38 @@ from planner.outlook import (
     side_by_side,
     warnings_about,
 )
+from planner.roofline import Traffic
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompiledStep:
+    """What a compiler said of the planned step.
+
+    Attributes:
+      topology: what it was compiled for.
+      needed_bytes: of one device, the program included; 0 where the compiler gave up without a
+        figure. usable_bytes: what a device has for it.
+      flops: executed by one device, of matrix products. planned_flops: by the planner.
+      traffic: what one device sends, by kind and mesh axes. planned_traffic: by the planner.
+      failure: why there is no program; "" if there is one.
+    """
+
+    topology: str
+    needed_bytes: int
+    usable_bytes: float
+    planned_bytes: int
+    flops: float
+    planned_flops: float
+    traffic: tuple[Traffic, ...]
+    planned_traffic: tuple[Traffic, ...]
+    failure: str = ""
+
+    @property
+    def fits(self) -> bool:
+        return not self.failure and self.needed_bytes <= self.usable_bytes
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"fits": self.fits, "failure": self.failure or None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +66,8 @@ class Plan:
 
     optimum: N and D as the law gives them, in the law's convention. config: the concrete run,
     whose own counts differ a little (a shape is a whole number of layers). reserved_seconds: part
-    of a time budget set aside for evaluations and saves.
+    of a time budget set aside for evaluations and saves. compiled: what a compiler said of the
+    step; None if none was asked.
     """
 
     budget: Budget
@@ -46,6 +79,14 @@ class Plan:
     rules: tuple[Rule, ...]
     hardware: Hardware
     reserved_seconds: float
+    compiled: CompiledStep | None = None
+
+    @property
+    def peak_bytes(self) -> int:
+        """Of one device while a step runs: by the compiler where it was asked, else planned."""
+        if self.compiled is not None and self.compiled.needed_bytes:
+            return self.compiled.needed_bytes
+        return training_bytes(self.config).total
 
     @property
     def step_seconds(self) -> float:
@@ -115,7 +156,7 @@ class Plan:
 
     def with_config(self, config: RunConfig) -> "Plan":
         """The same plan for a config that the user changed: every count follows the config."""
-        return replace(self, config=config)
+        return replace(self, config=config, compiled=None)
 
     def to_json(self, corpus_tokens: int | None = None) -> dict[str, Any]:
         """The record of plan.json (docs/run_directory.md).
@@ -205,7 +246,7 @@ class Plan:
                 "days": self.train_seconds / 86_400,
                 "chip_hours": self.chip_hours,
                 "cost": self.cost,
-                "peak_bytes": memory.total,
+                "peak_bytes": self.peak_bytes,
                 "bytes_by_kind": asdict(memory),
                 "kv_cache_bytes_per_row": kv_cache_bytes(
                     m, 1, lengths.length, memory_length=lengths.encoder_length
@@ -216,6 +257,7 @@ class Plan:
                 "loss_law": loss.law,
                 "loss_note": loss.note,
             },
+            "compiled": None if self.compiled is None else self.compiled.to_json(),
             "warnings": self.warnings(corpus_tokens),
             "hardware": {
                 "device": self.hardware.device,

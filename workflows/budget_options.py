@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 
 from configs.errors import InputError, require
 from planner.budget import Budget, Constraints, parse_budget, parse_count
-from planner.hardware import DEFAULT_MFU, Hardware, parse_chips
+from planner.hardware import CHIPS, DEFAULT_MFU, Hardware, parse_chips
 from planner.law import Law
 from planner.laws import law_named
+from planner.topology import Topology, parse_topology
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +85,10 @@ class PlanningOptions(BudgetOptions):
     """Budgets for machines that need not be here."""
 
     chips: str | None = None
-    """Plan for these instead of this machine: CHIP:COUNT, v5p:256 or h100:8 (chips are chips:
-    v5p:256 is sold as v5p-512)."""
+    """Plan for these instead of this machine: CHIP:COUNT or CHIP:GRID, v5p:256, v5p:16x16x24,
+    h100:8 or h100:4x8 (chips are chips: v5p:256 is sold as v5p-512)."""
+    slices: int = 1
+    """So many TPU slices of --chips, joined by the data-centre network."""
     mfu: float = DEFAULT_MFU
     """Share of the chips' peak that training reaches (with --chips)."""
     memory: str | None = None
@@ -106,10 +109,26 @@ class PlanningOptions(BudgetOptions):
             inference_tokens=_count("inference_tokens", self.inference_tokens),
         )
 
+    def topology_of_chips(self) -> Topology | None:
+        """How the chips named are joined; None without --chips."""
+        if self.chips is None:
+            require(self.slices == 1, "slices", self.slices, "--chips too")
+            return None
+        try:
+            topology = parse_topology(self.chips, self.slices)
+        except InputError as error:
+            raise InputError(str(error).replace("topology:", "chips:", 1)) from None
+        require(topology.chip is not None, "chips", self.chips, f"one of {', '.join(CHIPS)}")
+        return topology
+
     def hardware(self) -> Hardware:
         """The chips named, or the devices that JAX shows."""
-        if self.chips is not None:
-            hardware = parse_chips(self.chips, self.mfu)
+        topology = self.topology_of_chips()
+        if topology is not None and topology.chip is not None:
+            hardware = parse_chips(f"{topology.chip.name}:{topology.num_chips}", self.mfu)
+            if topology.num_slices > 1:
+                device = f"{topology.chip.name} ({topology.sold_as})"
+                hardware = replace(hardware, device=device)
         elif self.mfu != DEFAULT_MFU:
             raise InputError(f"mfu: got {self.mfu}, expected --chips too; here speed is measured")
         else:

@@ -9,11 +9,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from configs.errors import require
 from configs.overrides import apply_overrides, load_preset_or_file, parse_command
 from configs.serialize import save
 from planner.explain import explain
+from planner.layout_rules import mesh_text
 from planner.plan import Plan, make_plan
+from planner.topology import parse_topology
 from workflows.budget_options import PlanningOptions
+from workflows.verify import before_jax, print_verdict, verified
 
 PROG = "isoflop plan"
 _WIDTH = 120  # of tables that go into a file or a pipe
@@ -24,7 +28,8 @@ class PlanOptions(PlanningOptions):
     """Turns a budget into a shape, a batch size, a learning rate and a number of steps.
 
     Without --chips the speed is measured by trying the planned step on this machine. Any field of
-    the config can be overridden: --training.seed 1.
+    the config can be overridden: --training.seed 1. Exit status 0; with --verify 1 if the step does
+    not fit; 2: bad input.
     """
 
     preset: str = "decoder_only"
@@ -34,6 +39,12 @@ class PlanOptions(PlanningOptions):
     """Write the planned config here, for `isoflop train`."""
     explain: bool = False
     """Narrate the arithmetic line by line."""
+    verify: bool = False
+    """Compile the planned step for the planned chips (this machine's devices without --chips), set
+    the compiler's memory, FLOPs and collectives beside the plan's, and promise the compiler's
+    memory. Needs no chips: TPUs need the extra tpu, GPUs the extra cuda."""
+    topology: str | None = None
+    """With --verify, compile for these instead: as many devices, cpu:8 say."""
     json: bool = False
     """Print plan.json's record instead of a table."""
 
@@ -45,10 +56,22 @@ def main(args: Sequence[str]) -> int:
     )
     budget, law, constraints = options.budget(), options.chosen_law(), options.constraints()
     template = apply_overrides(load_preset_or_file(options.preset), overrides)
+    require(
+        options.verify or options.topology is None, "topology", options.topology, "--verify too"
+    )
+    chosen = None if options.topology is None else parse_topology(options.topology)
+    topology = options.topology_of_chips()
+    if options.verify:
+        before_jax(chosen or topology)
     hardware = options.hardware()
-    if options.chips is not None:
+    if topology is not None:
         plan = make_plan(
-            budget, template=template, hardware=hardware, law=law, constraints=constraints
+            budget,
+            template=template,
+            hardware=hardware,
+            law=law,
+            constraints=constraints,
+            topology=topology,
         )
     else:
         from workflows.calibrate import calibrated_plan  # loads JAX: chips do without
@@ -63,17 +86,26 @@ def main(args: Sequence[str]) -> int:
             console=Console(stderr=True),
         )
     plan = plan.with_config(apply_overrides(plan.config, overrides))
+    report = None
+    if options.verify:
+        from workflows.compile_report import print_report  # loads JAX
+
+        plan, report = verified(plan, chosen or topology, Console(stderr=True))
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     if options.json:
         print(json.dumps({"schema_version": 1, **plan.to_json()}, indent=2))
     elif options.explain:
         print("\n\n".join(explain(plan)))
     else:
-        console = Console(width=None if sys.stdout.isatty() else _WIDTH)
         print_plan(plan, console)
         print_laws(plan, console)
+    if report is not None and not options.json:
+        print()
+        print_report(report, console)
+        print_verdict(plan, console)
     if options.out is not None:
         save(plan.config, options.out)
-    return 0
+    return 0 if plan.compiled is None or plan.compiled.fits else 1
 
 
 def print_plan(plan: Plan, console: Console, corpus_tokens: int | None = None) -> None:
@@ -138,12 +170,12 @@ def print_plan(plan: Plan, console: Console, corpus_tokens: int | None = None) -
             f"{size['params']:,.0f} parameters, {size['tokens']:,.0f} tokens, the same compute",
         )
     row("hardware", f"{plan.hardware.num_chips} × {plan.hardware.device}", plan.hardware.source)
-    mesh = next(rule for rule in plan.rules if rule.field == "mesh")
-    row(
-        "layout",
-        str(mesh.value),
-        f"remat {plan.config.model.remat}, {plan.config.training.num_microbatches} microbatches",
-    )
+    m, parts = plan.config.model, plan.config.training.num_microbatches
+    remat = m.remat if "keep" not in m.remat_pattern else f"{m.remat} ({' '.join(m.remat_pattern)})"
+    row("layout", mesh_text(plan.config), f"remat {remat}, {parts} microbatches")
+    for rule in plan.rules:
+        if rule.field.startswith(("mesh", "model.remat", "training.num_micro", "mfu")):
+            row(f"  {rule.field}", "" if rule.field == "mesh" else str(rule.value), rule.rule)
     cost = "" if plan.cost is None else f", costs {plan.cost:,.0f}"
     row("chip-hours", f"{plan.chip_hours:,.4g}", f"{predicted['days']:,.3g} days{cost}")
     console.print(table, highlight=False)

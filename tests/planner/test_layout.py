@@ -1,4 +1,4 @@
-"""What does not fit is first cut, then recomputed, then split, in that order."""
+"""What is taken fits, divides, and keeps the chips multiplying; or the reason says otherwise."""
 
 from dataclasses import replace
 
@@ -7,10 +7,16 @@ import pytest
 from configs.data_config import DataConfig
 from configs.errors import InputError
 from configs.model_config import AttentionConfig, ModelConfig
-from configs.schema import RunConfig, TrainingConfig
-from planner.accounting import training_bytes
-from planner.hardware import Hardware
-from planner.layout import fit_in_memory
+from configs.presets import PRESETS
+from configs.schema import MeshConfig, RunConfig, TrainingConfig
+from planner.accounting import total_params, training_bytes
+from planner.budget import Budget, Constraints
+from planner.hardware import Hardware, parse_chips
+from planner.layout import fit_in_memory, known_topology
+from planner.layout_rules import tokens_to_hide_gathers
+from planner.plan import make_plan
+from planner.rows import axis_limits
+from planner.topology import parse_topology
 
 RUN = RunConfig(
     model=ModelConfig(
@@ -33,6 +39,10 @@ def hardware(memory_bytes: float, num_devices: int = 8) -> Hardware:
     )
 
 
+def axes(mesh: MeshConfig) -> dict[str, int]:
+    return {name: size for name, size in mesh.axis_sizes.items() if size > 1}
+
+
 def fitted(memory_bytes: float, num_devices: int = 8):
     config, rules = fit_in_memory(RUN, hardware(memory_bytes, num_devices))
     assert training_bytes(config).total <= 0.9 * memory_bytes
@@ -43,9 +53,9 @@ def fitted(memory_bytes: float, num_devices: int = 8):
     return config
 
 
-def test_less_memory_is_met_step_by_step():
+def test_where_links_are_unknown_less_memory_is_met_step_by_step():
     plenty, whole = fitted(100e9), training_bytes(replace(RUN, mesh=fitted(100e9).mesh))
-    assert plenty.mesh.axis_sizes == {"data": 8, "fsdp": 1, "expert": 1, "tensor": 1}
+    assert axes(plenty.mesh) == {"data": 8}
     assert (plenty.model.remat, plenty.training.num_microbatches) == ("none", 1)
 
     recomputed = fitted(0.9 * whole.total)
@@ -54,7 +64,7 @@ def test_less_memory_is_met_step_by_step():
 
     held = whole.params + whole.optimizer
     cut = fitted(2.4 * held)
-    assert cut.mesh.axis_sizes == {"data": 4, "fsdp": 2, "expert": 1, "tensor": 1}
+    assert axes(cut.mesh) == {"data": 4, "fsdp": 2}
 
     split = fitted(0.75 * held)
     assert (split.model.remat, split.mesh.fsdp) == ("full", 8)
@@ -69,10 +79,14 @@ def test_one_device_is_never_cut():
     assert config.training.num_microbatches > 1
 
 
-def test_a_model_that_does_not_fit_row_by_row_is_refused_with_both_sizes():
-    message = r"^budget: got a model that needs 0\.0[\d]+ GB a device, expected at most 0.018 GB"
+@pytest.mark.parametrize("chips", [None, "v5p:8"])
+def test_a_model_that_does_not_fit_row_by_row_is_refused_with_both_sizes(chips):
+    message = (
+        r"^budget: got a model that needs 0\.0[\d]+ GB a device, expected at most 0.00[\d]+ GB"
+    )
+    tight = replace(parse_chips(chips), memory_bytes=2e6) if chips else hardware(2e6)
     with pytest.raises(InputError, match=message):
-        fit_in_memory(RUN, hardware(20e6))
+        fit_in_memory(RUN, tight, topology=known_topology(tight))
 
 
 def test_less_memory_never_means_more_held():
@@ -81,3 +95,131 @@ def test_less_memory_never_means_more_held():
         training_bytes(fitted(share * held.total)).total for share in (2.0, 1.0, 0.5, 0.25, 0.1)
     ]
     assert totals == sorted(totals, reverse=True)
+
+
+# Total parameters and chips; presets are templates, their sizes are the planner's.
+PLANS = [
+    ("decoder_only", 1e8, "h100:1", 1),
+    ("decoder_only", 1e9, "h100:1", 1),
+    ("decoder_only", 1e8, "h200:8", 1),
+    ("decoder_only", 8e9, "h100:8", 1),
+    ("decoder_only", 8e9, "h100:2x8", 1),
+    ("decoder_only", 7e10, "h100:512", 1),
+    ("decoder_only", 1e9, "v5e:4x4", 1),
+    ("decoder_only", 8e9, "v5e:256", 1),
+    ("decoder_only", 8e9, "v6e:256", 1),
+    ("decoder_only", 7e10, "v5p:256", 1),
+    ("decoder_only", 7e10, "v5p:8x8x8", 2),
+    ("decoder_only", 7e10, "v7x:4x4x4", 1),
+    ("decoder_only", 4.05e11, "v5p:6144", 1),
+    ("decoder_only", 4.05e11, "v5p:8x16x16", 3),
+    ("decoder_only", 8e9, "v5p:6144", 1),
+    ("decoder_only/mixtral_8x7b", 4.7e10, "h100:64", 1),
+    ("decoder_only/mixtral_8x7b", 4.7e10, "v5p:6144", 1),
+    ("encoder_only/bert_large", 3.4e8, "h100:8", 1),
+    ("encoder_decoder/t5_large", 8e8, "v6e:256", 1),
+]
+
+
+@pytest.mark.parametrize(
+    ("preset", "params", "chips", "slices"),
+    PLANS,
+    ids=[f"{preset}-{params:g}-{slices}x{chips}" for preset, params, chips, slices in PLANS],
+)
+def test_a_plan_fits_divides_and_says_why(preset, params, chips, slices):
+    topology = parse_topology(chips, slices)
+    name = topology.chip.name
+    machine = parse_chips(f"{name}:{topology.num_chips}")
+    plan = make_plan(
+        Budget(kind="params", value=params),
+        template=PRESETS[preset](),
+        hardware=machine,
+        topology=topology,
+    )
+    c, mesh, t = plan.config, plan.config.mesh, plan.config.training
+    assert total_params(c.model) == pytest.approx(params, rel=0.15)
+    assert mesh.num_devices == topology.num_devices
+    assert mesh.replica == slices
+    assert training_bytes(c).total <= 0.9 * machine.memory_bytes
+    row_shards = mesh.rules.shards("batch", mesh.axis_sizes)
+    assert t.batch_size % (row_shards * t.num_microbatches) == 0
+
+    rules = {rule.field: rule for rule in plan.rules}
+    assert set(axes(mesh)) - {"data", "fsdp"} == {
+        field.removeprefix("mesh.") for field in rules if field.startswith("mesh.")
+    }
+    assert ("model.remat" in rules) == (c.model.remat != "none")
+    assert rules["training.num_microbatches"].value == t.num_microbatches
+    if mesh.num_devices > 1:
+        bound = tokens_to_hide_gathers(c, topology)
+        tokens = c.batch_tokens / t.num_microbatches / mesh.num_devices
+        reason = rules["mesh"].rule
+        assert ("replicated" in reason) == (bound == 0)
+        assert ("waited for" in reason) == (tokens < bound)
+
+
+def test_the_bound_on_tokens_is_peak_over_the_bandwidth_that_the_axis_has():
+    """v5p: 459 TFLOP/s over six links of 90 GB/s are 850 tokens; over two of them 2,550."""
+    ring = replace(RUN, mesh=MeshConfig(fsdp=64), training=TrainingConfig(batch_size=64))
+    cube = parse_topology("v5p:4x4x4")
+    assert tokens_to_hide_gathers(ring, cube) == pytest.approx(850 * 63 / 64, rel=1e-3)
+    narrow = replace(ring, mesh=MeshConfig(data=16, fsdp=4))
+    assert tokens_to_hide_gathers(narrow, cube) == pytest.approx(2550 * 3 / 4, rel=1e-3)
+    assert tokens_to_hide_gathers(replace(ring, mesh=MeshConfig(data=64)), cube) == 0
+    # Hosts of GPUs meet over a network nine times slower than their switch.
+    wide = replace(RUN, mesh=MeshConfig(fsdp=16), training=TrainingConfig(batch_size=16))
+    inside = replace(wide, mesh=MeshConfig(data=2, fsdp=8))
+    hosts = parse_topology("h100:2x8")
+    assert tokens_to_hide_gathers(inside, hosts) == pytest.approx(989e12 / 450e9 * 7 / 8)
+    assert tokens_to_hide_gathers(wide, hosts) == pytest.approx(
+        989e12 * (7 / 8 / 450e9 + 1 / 2 / 8 / 50e9)
+    )
+
+
+def plan_of(params: float, chips: str, **constraints):
+    return make_plan(
+        Budget(kind="params", value=params),
+        template=PRESETS["decoder_only"](),
+        hardware=parse_chips(chips),
+        constraints=Constraints(**constraints),
+    )
+
+
+def test_rows_that_are_too_few_are_shared_and_the_batch_does_not_grow():
+    """8B: the batch rule asks for a sixth of a row a chip of a pod."""
+    few, many = plan_of(8e9, "v5p:64").config, plan_of(8e9, "v5p:6144").config
+    assert few.mesh.sequence == few.mesh.tensor == 1
+    assert many.mesh.sequence * many.mesh.tensor > 1
+    assert many.batch_tokens <= 1.05 * few.batch_tokens * 4 / 3  # one was rounded to rows a chip
+    assert many.batch_tokens >= 0.7 * few.batch_tokens
+
+
+def test_a_batch_that_has_to_grow_says_by_how_much():
+    plan = plan_of(3e7, "v5p:6144")
+    rule = next(rule.rule for rule in plan.rules if rule.field == "training.batch_size")
+    most = axis_limits(plan.config.model, plan.config.lengths)
+    assert "times the rule's" in rule and f"at most {most.tensor * most.sequence} devices" in rule
+
+
+def test_no_stronger_rematerialisation_than_memory_asks_for():
+    whole = plan_of(1e9, "h200:8").config
+    assert whole.model.remat == "none"
+    budget, template = Budget(kind="params", value=1e9), PRESETS["decoder_only"]()
+    executed = []
+    for memory in (141e9, 24e9, 10e9, 5e9):
+        machine = replace(parse_chips("h200:8"), memory_bytes=memory)
+        plan = make_plan(budget, template=template, hardware=machine)
+        assert training_bytes(plan.config).total <= 0.9 * memory
+        executed.append((plan.config.model.remat, plan.config.training.num_microbatches))
+    assert executed[0][0] == "none"
+    assert executed == sorted(executed, key=lambda it: (it[0] != "none", it[1]))
+
+
+def test_experts_are_cut_where_gathering_them_takes_longer_than_their_products():
+    """Few tokens a chip: tokens are lighter than the kernels of eight experts."""
+    machine = parse_chips("h100:64")
+    mixture = PRESETS["decoder_only/mixtral_8x7b"]()
+    light = replace(mixture, training=replace(mixture.training, batch_size=64, num_microbatches=1))
+    chosen, rules = fit_in_memory(light, machine, topology=known_topology(machine))
+    assert chosen.mesh.expert > 1
+    assert "tokens travel" in next(rule.rule for rule in rules if rule.field == "mesh.expert")

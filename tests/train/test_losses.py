@@ -11,6 +11,7 @@ import pytest
 from configs.schema import MeshConfig
 from model.constrain import UNCONSTRAINED, Constrain
 from model.head import Readout
+from train import losses
 from train.losses import Scored, chunked_cross_entropy, cross_entropy_sums, score_readout
 from train.mesh import make_mesh
 
@@ -153,8 +154,15 @@ CUTS = {
 }
 
 
+def test_the_kernels_gradient_may_be_added_up_in_parts(monkeypatch):
+    monkeypatch.setattr(losses, "_PART_BYTES", 200)
+    of = case(has_bias=True)
+    jax.tree.map(partial(np.testing.assert_allclose, **CHUNKED), in_chunks(of, 8), plainly(of))
+
+
 @pytest.mark.parametrize("name", CUTS)
-def test_cut_over_a_mesh_loss_and_gradients_are_those_of_one_device(name):
+def test_cut_over_a_mesh_loss_and_gradients_are_those_of_one_device(name, monkeypatch):
+    monkeypatch.setattr(losses, "_PART_BYTES", 200)
     mesh = make_mesh(CUTS[name], jax.devices()[: CUTS[name].num_devices])
     of = case(has_bias=True, softcap=1.5)
     if name == "rows and width":  # four shards of rows
