@@ -24,7 +24,9 @@ from data.batches import Batch
 from planner.parameters import parameters
 from tests.model.samples import QUICK_COMPILE, assert_trees_close, relative_difference
 from tests.train.samples import ONE_DEVICE, mesh_of, random_batch, random_state, tiny_run
+from train import losses
 from train.feed import put_batch
+from train.loop import abstract_batch
 from train.mesh import make_mesh
 from train.state import abstract_state, init_state
 from train.step import batch_sharding, make_train_step
@@ -269,3 +271,26 @@ def test_a_mesh_has_its_axes_in_order():
     assert tuple(mesh.axis_names) == ("replica", "data", "fsdp", "expert", "sequence", "tensor")
     assert mesh.devices.shape == (1, 2, 1, 1, 1, 4)
     assert len(set(mesh.devices.flat)) == 8
+
+
+@pytest.mark.parametrize("mesh_config", [ONE_DEVICE, MeshConfig(fsdp=2, sequence=2, tensor=2)])
+def test_whole_logits_are_nowhere_in_the_compiled_step(mesh_config, monkeypatch):
+    monkeypatch.setitem(losses._CHUNK_BYTES, "cpu", 2 * 2**20)  # of its default, a quarter
+    # 4,096 tokens of 4,096 pieces: on no device is there an array of its tokens by its pieces.
+    config = tiny_run(mesh=mesh_config, batch_size=64)
+    model = replace(config.model, vocab_size=4096, num_layers=1)
+    config = replace(config, model=model, data=replace(config.data, seq_len=64))
+    mesh = mesh_of(config)
+    step = make_train_step(config, mesh).lower(
+        abstract_state(config, mesh), abstract_batch(config, mesh)
+    )
+    hlo = step.compile(QUICK_COMPILE).as_text()
+    tokens = 64 // row_shards(mesh_config) * 64 // mesh_config.sequence
+    pieces = 4096 // mesh_config.tensor
+    sizes = [
+        prod(map(int, shape.split(",")))
+        for shape in re.findall(r"\bf32\[([\d,]+)\]", hlo)
+        if str(pieces) in shape.split(",")
+    ]
+    assert sizes and max(sizes) < tokens * pieces
+    assert any(size >= 128 * pieces for size in sizes)  # a chunk of them is
