@@ -18,11 +18,7 @@ from configs.sharding import MeshAxes, resolve
 from model.constrain import Constrain
 from model.head import Readout
 
-# The kernel's gradient, whole along the model width, is added up in parts of so many bytes at most
-# (in fp32): the room of smaller arrays is put to use again by other ones.
-_PART_BYTES = 2**29
-
-# Logits of a chunk take so many bytes at most (in fp32): enough rows for full speed, and little
+# Logits of a chunk take so many bytes at most (in fp32): enough tokens for full speed, and little
 # beside what a layer keeps.
 _CHUNK_BYTES = {"cpu": 8 * 2**20, "gpu": 512 * 2**20, "tpu": 256 * 2**20}
 
@@ -255,10 +251,11 @@ def _score_tokens(plan, features_BLD, kernel_DV, bias_V, targets_BL, weights_BL)
 def _sum_and_differentiate(plan, features_BLD, kernel_DV, bias_V, targets_BL, weights_BL):
     """`_sum_tokens`, and the gradients of cross_entropy + z_loss · z_loss, in one pass."""
     kernel_Dv = _gather(kernel_DV, plan.embed)
-    dtype, parts = kernel_Dv.dtype, _Parts.of_kernel(kernel_Dv, len(kernel_DV))
+    dtype, tokens = kernel_Dv.dtype, targets_BL.size
+    keeps = _keeps_gradients(tokens, kernel_Dv)
 
-    def add(carry: Any, chunk: Any) -> tuple[Any, jax.Array]:
-        sums, kernel_grads, bias_grad_v = carry
+    def add(carry: Any, chunk: Any) -> tuple[Any, tuple[jax.Array, jax.Array | None]]:
+        sums, kernel_grad_Dv, bias_grad_v = carry
         features_cD, targets_c, weights_c = chunk
         of = _chunk(plan, features_cD, kernel_Dv, bias_V, targets_c)
         # d(nats)/d(logit) = p − [target], d(logsumexp²)/d(logit) = 2 · logsumexp · p.
@@ -271,29 +268,26 @@ def _sum_and_differentiate(plan, features_BLD, kernel_DV, bias_V, targets_BL, we
             bias_grad_v = bias_grad_v + jnp.sum(grad_cv, axis=0)
         grad_cv = grad_cv.astype(dtype)
         features_grad_cD = jnp.dot(grad_cv, kernel_Dv.T, preferred_element_type=jnp.float32)
-        kernel_grads = tuple(
-            total + jnp.dot(part.T, grad_cv, preferred_element_type=jnp.float32)
-            for total, part in zip(kernel_grads, parts.of(features_cD), strict=True)
-        )
+        if not keeps:
+            kernel_grad_Dv = kernel_grad_Dv + _transposed_product(features_cD, grad_cv)
         features_grad_cD = _sum_over(features_grad_cD.astype(dtype), plan.vocab)
         sums = jax.tree.map(jnp.add, sums, of.sums(weights_c))
-        return (sums, kernel_grads, bias_grad_v), features_grad_cD
+        return (sums, kernel_grad_Dv, bias_grad_v), (features_grad_cD, grad_cv if keeps else None)
 
     start = (
         LossSums.zeros(),
-        tuple(jnp.zeros((rows, kernel_Dv.shape[1]), jnp.float32) for rows in parts.rows),
+        None if keeps else jnp.zeros(kernel_Dv.shape, jnp.float32),
         None if bias_V is None else jnp.zeros_like(bias_V),
     )
     chunks = _cut(plan, features_BLD, targets_BL, weights_BL)
-    (sums, kernel_grads, bias_grad_v), features_grad = jax.lax.scan(add, start, chunks)
+    (sums, kernel_grad_Dv, bias_grad_v), (features_grad, grads) = jax.lax.scan(add, start, chunks)
+    if keeps:
+        features_TD, grad_Tv = (jnp.reshape(x, (-1, x.shape[-1])) for x in (chunks[0], grads))
+        kernel_grad_Dv = _transposed_product(features_TD, grad_Tv)
     features_grad_TD = jnp.reshape(features_grad, (-1, features_grad.shape[-1]))
-    features_grad_BLD = jnp.reshape(features_grad_TD[: targets_BL.size], features_BLD.shape)
-    pieces = []
-    for kernel_grad in kernel_grads:
-        # Else the compiler may keep the whole sum until the optimizer reads its piece.
-        piece = _sum_and_cut(plan, kernel_grad.astype(dtype))
-        pieces.append(jax.lax.optimization_barrier(piece))
-    kernel_grad_DV = jnp.concatenate(pieces)
+    features_grad_BLD = jnp.reshape(features_grad_TD[:tokens], features_BLD.shape)
+    # Without the barrier the compiler may keep the whole sum until the optimizer reads its piece.
+    kernel_grad_DV = jax.lax.optimization_barrier(_sum_and_cut(plan, kernel_grad_Dv.astype(dtype)))
     return (
         _sum_over(sums, plan.tokens),
         features_grad_BLD,
@@ -302,33 +296,18 @@ def _sum_and_differentiate(plan, features_BLD, kernel_DV, bias_V, targets_BL, we
     )
 
 
-class _Parts(NamedTuple):
-    """The model width in parts, each with a share of every device's piece of it.
+def _keeps_gradients(tokens: int, kernel_Dv: jax.Array) -> bool:
+    """Whether the logits' gradients, 16 bits each, take no more room than a sum in fp32 would.
 
-    num_pieces: into how many the width is cut. bounds: of each part, within a piece.
+    Kept, they are multiplied with the features at once; a sum is read and written with each chunk.
     """
+    return kernel_Dv.dtype.itemsize == 2 and 2 * tokens <= 4 * len(kernel_Dv)
 
-    num_pieces: int
-    bounds: tuple[tuple[int, int], ...]
 
-    @classmethod
-    def of_kernel(cls, kernel_Dv: jax.Array, piece: int) -> "_Parts":
-        count = min(piece, -(-4 * kernel_Dv.size // _PART_BYTES))
-        edges = [round(number * piece / count) for number in range(count + 1)]
-        return cls(len(kernel_Dv) // piece, tuple(zip(edges[:-1], edges[1:], strict=True)))
-
-    @property
-    def rows(self) -> tuple[int, ...]:
-        """Of each part, over all pieces."""
-        return tuple(self.num_pieces * (end - start) for start, end in self.bounds)
-
-    def of(self, features_cD: jax.Array) -> list[jax.Array]:
-        """The features' columns of each part, piece by piece."""
-        if len(self.bounds) == 1:
-            return [features_cD]
-        c, D = features_cD.shape
-        pieces = jnp.reshape(features_cD, (c, self.num_pieces, D // self.num_pieces))
-        return [jnp.reshape(pieces[:, :, start:end], (c, -1)) for start, end in self.bounds]
+def _transposed_product(
+    features_cD: Float[Array, "c D"], grad_cv: Float[Array, "c v"]
+) -> Float[Array, "D v"]:
+    return jnp.dot(features_cD.T, grad_cv, preferred_element_type=jnp.float32)
 
 
 def _chunk(

@@ -11,6 +11,7 @@ import pytest
 from configs.schema import MeshConfig
 from model.constrain import UNCONSTRAINED, Constrain
 from model.head import Readout
+from tests.model.samples import relative_difference
 from train import losses
 from train.losses import Scored, chunked_cross_entropy, cross_entropy_sums, score_readout
 from train.mesh import make_mesh
@@ -154,15 +155,25 @@ CUTS = {
 }
 
 
-def test_the_kernels_gradient_may_be_added_up_in_parts(monkeypatch):
-    monkeypatch.setattr(losses, "_PART_BYTES", 200)
-    of = case(has_bias=True)
-    jax.tree.map(partial(np.testing.assert_allclose, **CHUNKED), in_chunks(of, 8), plainly(of))
+@pytest.mark.parametrize("chunk_tokens", [24, 5])
+@pytest.mark.parametrize("keeps", [True, False])
+def test_in_bf16_the_gradient_is_that_of_fp32_up_to_rounding(keeps, chunk_tokens, monkeypatch):
+    monkeypatch.setattr(losses, "_keeps_gradients", lambda tokens, kernel: keeps)
+    of = case()
+    (total, _), exact = plainly(of)
+    features, kernel, _, _ = of.readout
+    parts = (features.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), None)
+    half = of._replace(readout=Readout(*parts, 0.0))
+    (rounded_total, _), rounded = in_chunks(half, chunk_tokens)
+    assert float(rounded_total) == pytest.approx(float(total), rel=1e-2)
+    for a, b in zip(rounded[:2], exact[:2], strict=True):
+        assert a.dtype == jnp.bfloat16
+        # Eight bits of mantissa, rounded in operands and result.
+        assert relative_difference(np.asarray(a, np.float32), np.asarray(b)) < 2e-2
 
 
 @pytest.mark.parametrize("name", CUTS)
-def test_cut_over_a_mesh_loss_and_gradients_are_those_of_one_device(name, monkeypatch):
-    monkeypatch.setattr(losses, "_PART_BYTES", 200)
+def test_cut_over_a_mesh_loss_and_gradients_are_those_of_one_device(name):
     mesh = make_mesh(CUTS[name], jax.devices()[: CUTS[name].num_devices])
     of = case(has_bias=True, softcap=1.5)
     if name == "rows and width":  # four shards of rows
