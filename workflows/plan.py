@@ -88,8 +88,6 @@ def main(args: Sequence[str]) -> int:
     plan = plan.with_config(apply_overrides(plan.config, overrides))
     report = None
     if options.verify:
-        from workflows.compile_report import print_report  # loads JAX
-
         plan, report = verified(plan, chosen or topology, Console(stderr=True))
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     if options.json:
@@ -100,6 +98,8 @@ def main(args: Sequence[str]) -> int:
         print_plan(plan, console)
         print_laws(plan, console)
     if report is not None and not options.json:
+        from workflows.compile_report import print_report  # loads JAX
+
         print()
         print_report(report, console)
         print_verdict(plan, console)

@@ -191,6 +191,16 @@ def test_from_scratch_takes_nothing_of_the_run(make_run, tmp_path, monkeypatch):
     assert not list((tmp_path / "new/checkpoints").glob("*"))
 
 
+def test_steps_to_trace_are_told_to_training(make_run, tmp_path, monkeypatch):
+    make_run("encoder_only", num_checkpoints=0)
+    write_records(tmp_path / "data.jsonl", "classification")
+    asked = []
+    monkeypatch.setattr(adapt, "finish_training", lambda *_, profile: asked.append(profile) or 143)
+    command = ["adapt", "old", "--out=new", "--data=data.jsonl", "--kind=classification"]
+    assert front_door.run([*command, "--from-scratch", "--profile=2:3", *QUICK]) == 143
+    assert asked == ["2:3"]
+
+
 def test_a_run_goes_on_with_other_text_and_some_of_the_old(make_run, tmp_path):
     params = make_run("decoder_only")
     folder = tmp_path / "domain"
