@@ -137,10 +137,29 @@ class Stack(nn.Module):
     def _scanned(
         self, x_BLD: Float[Array, "B L D"], cache: BlockCache | None, shared: Shared
     ) -> tuple[Float[Array, "B L D"], BlockCache | None, Losses]:
-        """Whole periods under a scan, then what is left over."""
+        """The layers in a loop: one after another, or a period of them at a time."""
+        layers = (nn.meta.unbox(self.variables["params"]["layers"]), self._layer_inputs(cache))
+        if self._period == 1:
+            # Each layer is the loop's own slice, of which the backward pass needs no copy.
+            layer = self._layer(self._kinds[0], shared)
+            x_BLD, outputs = jax.lax.scan(
+                lambda x_BLD, inputs: layer(x_BLD, *inputs),
+                x_BLD,
+                layers,
+                unroll=1 if self.config.scan_layers else self.spec.num_layers,
+            )
+        else:
+            x_BLD, outputs = self._scanned_by_periods(x_BLD, layers, shared)
+        cache, losses, shown = outputs
+        if shown:
+            self.put_variable(ATTENTION, "layers", shown)
+        return x_BLD, cache, {name: jnp.sum(loss) for name, loss in losses.items()}
+
+    def _scanned_by_periods(
+        self, x_BLD: Float[Array, "B L D"], layers: Tree, shared: Shared
+    ) -> tuple[Float[Array, "B L D"], Tree]:
+        """Whole periods in a loop, then what is left over; outputs with a leading N axis."""
         kinds, period = self._kinds, self._period
-        params = nn.meta.unbox(self.variables["params"]["layers"])
-        layers = (params, self._layer_inputs(cache))
         num_periods, num_left = divmod(len(kinds), period)
         whole = left = layers
         if num_periods and num_left:
@@ -168,10 +187,7 @@ class Stack(nn.Module):
         if num_left:
             x_BLD, of_rest = run(x_BLD, left, kinds[num_periods * period :])
             outputs.append(of_rest)
-        cache, losses, shown = jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
-        if shown:
-            self.put_variable(ATTENTION, "layers", shown)
-        return x_BLD, cache, {name: jnp.sum(loss) for name, loss in losses.items()}
+        return x_BLD, jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
 
     def _layer(self, kind: LayerKind, shared: Shared) -> Any:
         """A function of activations, one layer's parameters and inputs."""
