@@ -13,23 +13,25 @@ from configs.errors import InputError
 from configs.mlp_config import MoEConfig
 from configs.model_config import Remat
 from configs.schema import MeshConfig, RunConfig
-from planner.flops import executed_flops_per_step
-from planner.hardware import CHIPS, Hardware, chip_of_device
+from planner.hardware import Hardware
 from planner.hyperparameters import Rule
-from planner.layout_rules import layout_rules, mesh_text, needed_bytes
+from planner.layout_rules import layout_rules, mesh_text
+from planner.on_hardware import executed_flops, needed_bytes
 from planner.rows import Rows, axis_limits
-from planner.topology import Topology, parse_topology
+from planner.topology import Topology
 from planner.traffic import StepSeconds, step_seconds
 
 USABLE = 0.9  # of a device's memory; the rest is fragmentation and what our count leaves out
 _STATE_SHARE = 0.4  # parameters and optimizer may take so much before they are cut
 _AS_FAST = 1.01  # times this close are the same: the arithmetic is no finer
-_BOUND = 1.05  # a step this much longer than its products is bound by links
-_POLICIES: tuple[tuple[Remat, tuple[Literal["remat", "keep"], ...]], ...] = (
+_GAIN = 1.1  # what sharing rows by more devices has to bring; less may be the arithmetic's error
+_Pattern = tuple[Literal["remat", "keep"], ...]
+_STRONGEST: tuple[Remat, _Pattern] = ("full", ("remat",))
+_POLICIES: tuple[tuple[Remat, _Pattern], ...] = (
     ("none", ("remat",)),
     ("attention", ("remat",)),
     ("dots", ("remat",)),
-    ("full", ("remat",)),
+    _STRONGEST,
     ("full", ("remat", "keep")),
     ("full", ("remat", "remat", "remat", "keep")),
 )
@@ -49,8 +51,8 @@ def fit_in_memory(
     products at peak, or the parameters' collectives along some axes if those take longer, and the
     activations' collectives, which nothing hides. Among times within 1%, one with parameters whole
     on each device if their state leaves room there, then the one that sends least. Sequence and
-    tensor axes come in only as far as rows ask for them, unless nothing fits without more or the
-    links would bound the step.
+    tensor axes come in only as far as rows ask for them, unless nothing fits without more or more
+    of them save a tenth of a step: waiting for kernels, or computing again what does not fit.
 
     Elsewhere: replicates parameters while their state takes less than 40% of a device; above, cuts
     them along `fsdp` over as few devices as brings them there (rows go to all); then
@@ -73,29 +75,17 @@ def fit_in_memory(
         found = _Search(hardware, topology, usable)
         chosen = found.best(_meshes(config, topology, shared))
         least = min(least, found.least_bytes)
-        if chosen is not None and (
-            best is None or chosen.seconds.total * _BOUND < best.seconds.total
+        if best is not None and (
+            chosen is None or chosen.seconds.total * _GAIN >= best.seconds.total
         ):
-            best = chosen
-        if best is not None and not best.is_bound_by_links:
+            break  # sharing rows by more devices does not help
+        best = chosen or best
+        if best is not None and not best.has_waste:
             break
         shared *= 2
     if best is None:
         raise _too_large(least, usable)
     return best.config, layout_rules(best.config, hardware, topology, rows)
-
-
-def known_topology(hardware: Hardware) -> Topology | None:
-    """The standard grid of the hardware's chips; None for CPUs, chips we have no figures of, and
-    numbers of chips that no grid is sold in."""
-    name = hardware.device.partition(" ")[0]
-    chip = CHIPS.get(name) or chip_of_device(hardware.device)
-    if chip is None:
-        return None
-    try:
-        return parse_topology(f"{chip.name}:{hardware.num_devices // chip.devices}")
-    except InputError:
-        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +100,9 @@ class _Candidate:
     seconds: StepSeconds
 
     @property
-    def is_bound_by_links(self) -> bool:
-        return self.seconds.total > _BOUND * self.seconds.products
+    def has_waste(self) -> bool:
+        """Whether waiting for links and repeating products take much of a step."""
+        return self.seconds.total > _GAIN * (self.seconds.products - self.seconds.recomputed)
 
 
 class _Search:
@@ -137,14 +128,20 @@ class _Search:
 
     def _fitting(self, config: RunConfig) -> Iterator[_Candidate]:
         """For every policy of recomputation, least first, the fewest microbatches that fit."""
+        numbers = _divisors(config.training.batch_size // _row_shards(config))
+        smallest = needed_bytes(
+            _split(_recomputed(config, *_STRONGEST), numbers[-1]), self.hardware
+        )
+        self.least_bytes = min(self.least_bytes, smallest.total)
+        if smallest.total > self.usable:
+            return
         fewest = math.inf
-        for changed in _policies(config):
-            for parts in _divisors(config.training.batch_size // _row_shards(config)):
+        for changed in _policies(config, self.topology):
+            for parts in numbers:
                 if parts >= fewest:  # more recomputation, and no larger microbatches for it
                     break
-                split = replace(changed, training=replace(config.training, num_microbatches=parts))
+                split = _split(changed, parts)
                 held = needed_bytes(split, self.hardware)
-                self.least_bytes = min(self.least_bytes, held.total)
                 if held.total > self.usable:
                     continue
                 fewest = parts
@@ -160,14 +157,22 @@ class _Search:
                 return
 
 
-def _policies(config: RunConfig) -> list[RunConfig]:
+def _policies(config: RunConfig, topology: Topology) -> list[RunConfig]:
     """The config with every policy of rematerialisation, those that repeat least first."""
     policies = [
-        replace(config, model=replace(config.model, remat=remat, remat_pattern=pattern))
+        _recomputed(config, remat, pattern)
         for remat, pattern in _POLICIES
         if config.model.num_layers % len(pattern) == 0
     ]
-    return sorted(policies, key=lambda policy: executed_flops_per_step(policy).total)
+    return sorted(policies, key=lambda policy: executed_flops(policy, topology).total)
+
+
+def _recomputed(config: RunConfig, remat: Remat, pattern: _Pattern) -> RunConfig:
+    return replace(config, model=replace(config.model, remat=remat, remat_pattern=pattern))
+
+
+def _split(config: RunConfig, parts: int) -> RunConfig:
+    return replace(config, training=replace(config.training, num_microbatches=parts))
 
 
 def _meshes(config: RunConfig, topology: Topology, shared: int) -> Iterator[RunConfig]:

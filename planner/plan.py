@@ -23,7 +23,8 @@ from planner.hardware import Hardware
 from planner.hyperparameters import Rule, batch_tokens_for, optimizer_for
 from planner.law import Law, Optimum
 from planner.laws import BESIROGLU, TWENTY_TO_ONE
-from planner.layout import fit_in_memory, known_topology
+from planner.layout import fit_in_memory
+from planner.on_hardware import known_topology
 from planner.outlook import params_by_law
 from planner.promise import Plan, tokens_per_row
 from planner.rows import batch_rows

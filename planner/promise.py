@@ -11,13 +11,13 @@ from planner.accounting import (
     matmul_params,
     non_embedding_params,
     total_params,
-    training_bytes,
     training_flops_per_token,
 )
 from planner.budget import Budget, Constraints
 from planner.hardware import Hardware
 from planner.hyperparameters import Rule
 from planner.law import Law, Optimum
+from planner.on_hardware import needed_bytes
 from planner.outlook import (
     LossPrediction,
     other_sizes,
@@ -86,7 +86,7 @@ class Plan:
         """Of one device while a step runs: by the compiler where it was asked, else planned."""
         if self.compiled is not None and self.compiled.needed_bytes:
             return self.compiled.needed_bytes
-        return training_bytes(self.config).total
+        return needed_bytes(self.config, self.hardware).total
 
     @property
     def step_seconds(self) -> float:
@@ -168,7 +168,7 @@ class Plan:
         lengths, law, loss = c.lengths, self.law, self.loss
         objective = c.objective.kind
         flops = training_flops_per_token(m, lengths)
-        memory = training_bytes(c)
+        memory = needed_bytes(c, self.hardware)
         return {
             "budget": {
                 "kind": self.budget.kind,

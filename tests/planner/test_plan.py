@@ -7,9 +7,10 @@ import pytest
 
 from configs.errors import InputError
 from configs.presets import PRESETS
-from planner.accounting import matmul_params, total_params, training_bytes
+from planner.accounting import matmul_params, total_params
 from planner.budget import Budget, Constraints
 from planner.hardware import Hardware, chip_of_device
+from planner.on_hardware import needed_bytes
 from planner.plan import make_plan
 from planner.shapes import ACCELERATOR_TILE, CPU_TILE, shape_for, vocabulary_for
 
@@ -56,7 +57,7 @@ def test_a_plan_adds_up(kind, value, hardware):
     assert record["predicted"]["flops"] == pytest.approx(
         data["tokens"] * record["model"]["flops_per_token"]
     )
-    assert training_bytes(plan.config).total <= 0.9 * hardware.memory_bytes
+    assert needed_bytes(plan.config, hardware).total <= 0.9 * hardware.memory_bytes
     assert plan.config.mesh.num_devices == hardware.num_devices
     spent = {
         "time": record["predicted"]["train_seconds"],
@@ -102,7 +103,7 @@ def test_too_small_a_model_is_refused_with_the_smallest_there_is():
 def test_large_state_is_cut_and_activations_recomputed():
     plan = make_plan(Budget(kind="params", value=2e10), template=TEMPLATE, hardware=GPUS)
     assert plan.config.mesh.fsdp in (4, 8)
-    assert plan.config.model.remat == "full"
+    assert plan.config.model.remat != "none"
     assert plan.config.training.num_microbatches > 1
     small = make_plan(Budget(kind="params", value=1e8), template=TEMPLATE, hardware=GPUS)
     assert small.config.mesh.data == 8
@@ -139,7 +140,7 @@ RECORD = {
     "hardware": {"device", "num_devices", "num_chips", "price_per_chip_hour", "flops_per_second",
                  "peak_flops_per_second", "source"},
 }  # fmt: skip
-LISTS = ("rules", "laws", "other_sizes", "warnings")
+LISTS = ("rules", "laws", "other_sizes", "warnings", "compiled")
 
 
 def test_the_record_has_the_documented_fields_and_says_where_numbers_are_from():
@@ -147,6 +148,7 @@ def test_the_record_has_the_documented_fields_and_says_where_numbers_are_from():
     record = plan.to_json()
     assert {name: set(part) for name, part in record.items() if name not in LISTS} == RECORD
     assert set(record) == {*RECORD, *LISTS}
+    assert record["compiled"] is None  # nobody asked a compiler
     assert record["data"]["epochs"] is None
     assert record["predicted"]["loss"] is None
     rules = {rule["field"]: rule for rule in record["rules"]}

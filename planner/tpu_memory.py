@@ -1,0 +1,165 @@
+"""What a train step holds on a TPU besides its state, as the compiler counts it.
+
+XLA's CPU and GPU compilers report as temporaries what the fullest moment holds. The TPU's reports
+more than it allocates (1.3 to 1.5 times as much, in the programs looked at, where one can compare
+`temp_size_in_bytes` with the buffer assignment): arrays of different moments that share memory are
+in part counted each for itself. Its figure is nearer to the sum over the moments than to the
+fullest of them, so the parts are added up here.
+
+Letters: T tokens of a microbatch on one device, D model width, H heads and K key/value heads of one
+device, C head dim, F MLP width of one device, v entries of the vocabulary on one device.
+"""
+
+import math
+from typing import NamedTuple
+
+from configs.mlp_config import GATED, MoEConfig
+from configs.position_config import RopeConfig
+from configs.schema import RunConfig
+from configs.sharding import resolve
+from planner.activation_memory import (
+    heads_per_device,
+    held_scores,
+    item_bytes,
+    layers_bytes,
+    mlp_width_per_device,
+    places_per_row,
+    rows_per_device,
+)
+from planner.attention_kernel import LANES, attention_kernel
+from planner.parameters import ParameterSpec, Side, parameters, sides
+
+_CHUNK_BYTES = 2**28  # of fp32 logits, as train/losses.py cuts them
+
+# Fitted: how many arrays of a kind a program holds, forward and backward together.
+_WIDTH_ARRAYS = 7  # [T, D]: inputs, norms, residuals and their gradients
+_HEAD_ARRAYS = 5  # [T, H, C]: queries, outputs, their gradients, in both orders of axes
+_ROTATED_ARRAYS = 3  # [T, H, C/2]: halves of queries being turned, and their gradients
+_KEY_ARRAYS = 5  # [T, K, C]
+_STATISTICS = 2  # [T, H], fp32: a kernel's, in all lanes
+_SCORE_BYTES = 8  # of a score, where the reference holds them
+_GATED_ARRAYS, _UNGATED_ARRAYS = 5, 3  # [T, F]
+_CHOSEN_WIDE_ARRAYS = 3  # [slots, F] of a mixture
+_CHOSEN_ARRAYS = 7  # [slots, D] of a mixture: rows of choices and their gradients
+_GATHERED_ARRAYS = 6  # [T, D] of the tokens that devices of an expert axis share
+_EMBEDDING_ARRAYS = 3  # [T, D]: rows on their way from the devices that have the table's columns
+_GATHERED_KERNELS = 1.25  # of each of a layer's kernels: some are there twice
+
+
+class TpuBytes(NamedTuple):
+    """Bytes of one device, by what they are for.
+
+    activations: kept for the backward pass. gradients: fp32, of all parameters. casts: 16-bit
+    copies of all layers' kernels, cut as they are stored, one for each direction. kernels: of one
+    layer, gathered. layer: one layer's activations while it runs. loss: the head, its gradient in
+    fp32 and as it travels, and a chunk of logits. embedding: looked-up rows on their way.
+    """
+
+    activations: int
+    gradients: int
+    casts: int
+    kernels: int
+    layer: int
+    loss: int
+    embedding: int
+
+
+def tpu_bytes(config: RunConfig) -> TpuBytes:
+    """The parts of what a train step's temporaries are on a TPU."""
+    elements, of_layers = 0, 0
+    for spec in parameters(config.model):
+        held = spec.size // _cuts(config, spec)
+        elements += held
+        of_layers += held if spec.is_layer_kernel else 0
+    has_accumulated = config.training.num_microbatches > 1
+    return TpuBytes(
+        activations=layers_bytes(config, "tpu").kept,
+        gradients=4 * elements * (2 if has_accumulated else 1),
+        casts=2 * 2 * of_layers if item_bytes(config) == 2 else 0,
+        kernels=max(_gathered_kernels(config, side) for side in sides(config.model)),
+        layer=max(_layer(config, side) for side in sides(config.model)),
+        loss=_loss(config),
+        embedding=_embedding(config),
+    )
+
+
+def _cuts(config: RunConfig, spec: ParameterSpec, *, whole: str = "") -> int:
+    """Over how many devices a parameter is cut, but for its logical axis `whole`."""
+    sizes = config.mesh.axis_sizes
+    axes = resolve(config.mesh.rules, spec.logical_axes, spec.shape, sizes)
+    named = zip(spec.logical_axes, axes, strict=True)
+    return math.prod(sizes[axis] for name, of in named if name != whole for axis in of)
+
+
+def _is_width_cut(config: RunConfig) -> bool:
+    return config.mesh.rules.shards("embed", config.mesh.axis_sizes) > 1
+
+
+def _gathered_kernels(config: RunConfig, side: Side) -> int:
+    """Kernels of one layer of a side, whole along the model width; 0 where they are stored so."""
+    if not _is_width_cut(config):
+        return 0
+    whole = sum(
+        spec.size // (side.num_layers * _cuts(config, spec, whole="embed"))
+        for spec in parameters(config.model)
+        if spec.is_layer_kernel and spec.path[0] == side.name
+    )
+    return round(_GATHERED_KERNELS * item_bytes(config) * whole)
+
+
+def _layer(config: RunConfig, side: Side) -> int:
+    """One layer's activations, forward and backward."""
+    m, item, rows = config.model, item_bytes(config), rows_per_device(config)
+    heads, kv_heads = heads_per_device(config)
+    C, D = m.attention.head_dim, m.emb_dim
+    tokens = rows * places_per_row(config, side)
+    num_attentions = 2 if side.reads_memory else 1
+    per_token = _HEAD_ARRAYS * heads * _padded(C) + _KEY_ARRAYS * kv_heads * _padded(C)
+    if isinstance(m.position, RopeConfig):
+        per_token += _ROTATED_ARRAYS * heads * _padded(C // 2)
+    held = item * tokens * (_WIDTH_ARRAYS * D + num_attentions * per_token)
+    if attention_kernel(config, side, "tpu") != "reference":
+        held += _STATISTICS * 4 * tokens * heads * LANES
+    held += _SCORE_BYTES * rows * held_scores(config, side, "tpu")
+    return held + _mlp(config, tokens)
+
+
+def _mlp(config: RunConfig, tokens: int) -> int:
+    """An MLP's part of it; a mixture's over all slots of the devices that share their tokens."""
+    m, item, width = config.model, item_bytes(config), mlp_width_per_device(config)
+    if not isinstance(m.mlp, MoEConfig):
+        num_wide = _GATED_ARRAYS if isinstance(m.mlp, GATED) else _UNGATED_ARRAYS
+        return item * tokens * num_wide * width
+    sizes, rules = config.mesh.axis_sizes, config.mesh.rules
+    shared = math.prod(sizes[axis] for axis in rules.experts if axis in rules.batch + rules.length)
+    slots = tokens * shared * m.mlp.experts_per_token
+    held = item * slots * (_CHOSEN_WIDE_ARRAYS * width + _CHOSEN_ARRAYS * m.emb_dim)
+    return held + item * tokens * _GATHERED_ARRAYS * m.emb_dim * (shared if shared > 1 else 0)
+
+
+def _loss(config: RunConfig) -> int:
+    m, rules, sizes = config.model, config.mesh.rules, config.mesh.axis_sizes
+    if not m.has_vocab_head:
+        return 0
+    side = sides(m)[-1]
+    tokens = rows_per_device(config) * places_per_row(config, side)
+    vocab = m.vocab_size // rules.shards("vocab", sizes)
+    chunk = 4 * vocab * min(tokens, max(LANES, _CHUNK_BYTES // (4 * vocab)))
+    return m.emb_dim * vocab * (4 + 2 * item_bytes(config)) + chunk
+
+
+def _embedding(config: RunConfig) -> int:
+    """What the look-up moves, on the side that has more tokens: rows of the table, or where a
+    device has more tokens than that has rows, the table (model/lookup.py)."""
+    if not _is_width_cut(config):
+        return 0
+    m, rules, sizes = config.model, config.mesh.rules, config.mesh.axis_sizes
+    tokens = rows_per_device(config) * max(places_per_row(config, side) for side in sides(m))
+    table_rows = m.vocab_size // rules.shards("vocab", sizes)
+    if tokens > table_rows:
+        return item_bytes(config) * table_rows * m.emb_dim
+    return _EMBEDDING_ARRAYS * item_bytes(config) * tokens * m.emb_dim
+
+
+def _padded(width: int) -> int:
+    return -(-width // LANES) * LANES
