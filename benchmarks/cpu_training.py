@@ -36,8 +36,8 @@ from rich.table import Table
 from benchmarks.cpu_training_cases import CASES, TrainingCase
 from configs.schema import RunConfig
 from model.build import count_params
+from train.ahead_of_time import compile_train_step
 from train.feed import put_batch
-from train.loop import compile_steps
 from train.mesh import make_mesh
 from train.platform import huge_pages
 from train.state import init_state
@@ -82,13 +82,13 @@ class Side:
 def our_step(config: RunConfig, case: TrainingCase) -> tuple[Callable[[], float], int]:
     """Our compiled train step on the case's batch, and the number of parameters."""
     mesh = make_mesh(config.mesh, jax.devices()[:1])
-    compiled, state = compile_steps(config, mesh), init_state(config, mesh)
+    train_step, state = compile_train_step(config, mesh).compiled, init_state(config, mesh)
     batch = put_batch(case.batch(), batch_sharding(config, mesh))
     num_params = count_params(state.params)
 
     def step() -> float:
         nonlocal state
-        state, metrics = compiled.train_step(state, batch)
+        state, metrics = train_step(state, batch)
         jax.block_until_ready(state)
         return float(metrics.loss)
 
@@ -147,9 +147,11 @@ def make_sides(case: TrainingCase, *, with_compiled: bool) -> list[Side]:
 
 def check_same_model(case: TrainingCase, sides: Sequence[Side]) -> None:
     """Raises ValueError where the sides have different numbers of parameters or do not learn."""
-    sizes = {side.name: side.num_params for side in sides}
-    if len(set(sizes.values())) != 1:
-        raise ValueError(f"{case.name}: got {sizes} parameters, expected the same on all sides")
+    sizes = {f"{side.name}: {side.num_params:,}" for side in sides}
+    if len({side.num_params for side in sides}) != 1:
+        raise ValueError(
+            f"{case.name}: got {sorted(sizes)} parameters, expected the same on all sides"
+        )
     for side in sides:
         if not side.losses[-1] < side.losses[0]:
             raise ValueError(

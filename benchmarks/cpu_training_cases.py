@@ -5,7 +5,7 @@ read the same arrays. Ours as the planner sets it on a CPU: layers unrolled, cau
 two blocks. Theirs with scaled_dot_product_attention where the model has it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,9 +14,11 @@ import numpy as np
 from configs.data_config import DataConfig
 from configs.mlp_config import GEGLUConfig, GELUConfig, SwiGLUConfig
 from configs.model_config import (
+    Architecture,
     AttentionConfig,
     EmbeddingConfig,
     LayerNormConfig,
+    LinearHeadConfig,
     MaskedLMHeadConfig,
     ModelConfig,
     NormalInitConfig,
@@ -63,9 +65,15 @@ class TrainingCase:
 
 
 def _decoder(
-    *, vocab_size: int, emb_dim: int, num_layers: int, num_heads: int, mlp_dim: int, rows: int,
+    *,
+    vocab_size: int,
+    emb_dim: int,
+    num_layers: int,
+    num_heads: int,
+    mlp_dim: int,
+    rows: int,
     seq_len: int,
-) -> RunConfig:  # fmt: skip
+) -> RunConfig:
     return RunConfig(
         model=ModelConfig(
             vocab_size=vocab_size,
@@ -125,7 +133,8 @@ def _encoder_decoder() -> RunConfig:
             position=RelativeBiasConfig(num_buckets=32, max_distance=128),
             norm=RMSNormConfig(epsilon=1e-6),
             mlp=GEGLUConfig(mlp_dim=704, gelu="tanh"),
-            tie_embeddings=False,
+            # transformers 5 ties T5's tables whatever it is told, and then scales the logits.
+            head=LinearHeadConfig(logit_scale=256**-0.5),
             init=T5InitConfig(),
             scan_layers=False,
         ),
@@ -139,7 +148,7 @@ def _encoder_decoder() -> RunConfig:
 def _llama(config: RunConfig) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    m = config.model
+    m: Any = config.model  # each side's variants are those of _decoder and the like
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=m.vocab_size,
@@ -159,7 +168,7 @@ def _llama(config: RunConfig) -> Any:
 def _bert(config: RunConfig) -> Any:
     from transformers import BertConfig, BertForMaskedLM
 
-    m = config.model
+    m: Any = config.model
     return BertForMaskedLM(
         BertConfig(
             vocab_size=m.vocab_size,
@@ -167,7 +176,7 @@ def _bert(config: RunConfig) -> Any:
             intermediate_size=m.mlp.mlp_dim,
             num_hidden_layers=m.num_layers,
             num_attention_heads=m.attention.num_heads,
-            max_position_embeddings=config.data.seq_len,
+            max_position_embeddings=m.position.num_positions,
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
             attn_implementation="sdpa",
@@ -178,7 +187,7 @@ def _bert(config: RunConfig) -> Any:
 def _t5(config: RunConfig) -> Any:
     from transformers import T5Config, T5ForConditionalGeneration
 
-    m = config.model
+    m: Any = config.model
     return T5ForConditionalGeneration(
         T5Config(
             vocab_size=m.vocab_size,
@@ -189,7 +198,6 @@ def _t5(config: RunConfig) -> Any:
             num_decoder_layers=m.num_layers,
             num_heads=m.attention.num_heads,
             feed_forward_proj="gated-gelu",
-            tie_word_embeddings=m.tie_embeddings,
             dropout_rate=0.0,
             use_cache=False,
         )
@@ -217,14 +225,26 @@ def _long(array: Any) -> np.ndarray:
     return np.asarray(array, np.int64)
 
 
-def _case(
-    name: str,
-    config: RunConfig,
-    peer: Callable[[RunConfig], Any],
-    inputs: Callable[[Batch], dict[str, np.ndarray]],
-) -> TrainingCase:
-    config = replace(config, name=name)
-    return TrainingCase(name=name, config=config, peer=lambda: peer(config), peer_inputs=inputs)
+PEERS: Mapping[Architecture, Callable[[RunConfig], Any]] = {
+    "decoder_only": _llama,
+    "encoder_only": _bert,
+    "encoder_decoder": _t5,
+}
+_INPUTS: Mapping[Architecture, Callable[[Batch], dict[str, np.ndarray]]] = {
+    "decoder_only": _causal_inputs,
+    "encoder_only": _masked_inputs,
+    "encoder_decoder": _two_sided_inputs,
+}
+
+
+def _case(name: str, config: RunConfig) -> TrainingCase:
+    config, architecture = replace(config, name=name), config.model.architecture
+    return TrainingCase(
+        name=name,
+        config=config,
+        peer=lambda: PEERS[architecture](config),
+        peer_inputs=_INPUTS[architecture],
+    )
 
 
 CASES = (
@@ -238,9 +258,7 @@ CASES = (
             mlp_dim=768,
             rows=8,
             seq_len=256,
-        ),  # fmt: skip
-        _llama,
-        _causal_inputs,
+        ),
     ),
     _case(
         "decoder-40M",
@@ -252,10 +270,8 @@ CASES = (
             mlp_dim=1408,
             rows=4,
             seq_len=512,
-        ),  # fmt: skip
-        _llama,
-        _causal_inputs,
+        ),
     ),
-    _case("encoder-13M", _encoder(), _bert, _masked_inputs),
-    _case("encoder-decoder-13M", _encoder_decoder(), _t5, _two_sided_inputs),
+    _case("encoder-13M", _encoder()),
+    _case("encoder-decoder-11M", _encoder_decoder()),
 )

@@ -1,7 +1,7 @@
 """The planner's bytes against what the TPU compiler reports: compiles, records, compares.
 
-    JAX_PLATFORMS=cpu ALLOW_MULTIPLE_LIBTPU_LOAD=1 .venv-tpu/bin/python -m benchmarks.memory_model \\
-        --compile --cases 8b-v5p-64
+    JAX_PLATFORMS=cpu ALLOW_MULTIPLE_LIBTPU_LOAD=1 \\
+        .venv-tpu/bin/python -m benchmarks.memory_model --compile --cases 8b-v5p-64
     .venv/bin/python -m benchmarks.memory_model
 
 The first compiles the train step of the cases named (all of them by default) for chips that are
@@ -130,7 +130,14 @@ _OTHERS = (
     (TpuCase(name="8b-attention-v5p-64", config=llama_attention, topology="v5p:2x4x4"), False),
     (TpuCase(name="8b-half-v5p-64", config=llama_half, topology="v5p:2x4x4"), False),
 )
-_FITTED = ("8b-v5p-64", "8b-v6e-64", "70b-v5p-256", "8x7b-v5p-128", "t5-xxl-v5p-64", "bert-large-v5e-16")
+_FITTED = (
+    "8b-v5p-64",
+    "8b-v6e-64",
+    "70b-v5p-256",
+    "8x7b-v5p-128",
+    "t5-xxl-v5p-64",
+    "bert-large-v5e-16",
+)
 MEMORY_CASES = {case.name: (case, case.name in _FITTED) for case in CASES} | {
     case.name: (case, is_fitted) for case, is_fitted in _OTHERS
 }

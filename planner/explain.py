@@ -6,11 +6,11 @@ from configs.mlp_config import GATED, MoEConfig
 from planner.accounting import (
     active_params,
     total_params,
-    training_bytes,
     training_flops_per_token,
 )
 from planner.allocation import COMPUTE_BUDGETS
 from planner.law_forms import ParametricLaw
+from planner.on_hardware import needed_bytes
 from planner.promise import Plan
 
 _MEMORY_PARTS = {
@@ -166,7 +166,7 @@ def _rules(plan: Plan) -> str:
 
 
 def _memory(plan: Plan) -> str:
-    memory = training_bytes(plan.config)
+    memory = needed_bytes(plan.config, plan.hardware)
     parts = asdict(memory)
     held = ", ".join(
         f"{_MEMORY_PARTS[name]} {size / 1e9:.3g}" for name, size in parts.items() if name != "total"

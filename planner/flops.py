@@ -21,6 +21,7 @@ from configs.model_config import ModelConfig
 from configs.objective_config import ExampleLengths
 from configs.optimizer_config import MuonConfig
 from configs.schema import RunConfig
+from planner.attention_kernel import Platform, attentions, memory_pairs_visited
 from planner.parameters import (
     ParameterSpec,
     Side,
@@ -31,6 +32,9 @@ from planner.parameters import (
 )
 
 _MUON_ITERATIONS = 5  # of optax.contrib.muon, unless told otherwise
+
+# Products that a kernel's backward pass has besides four: scores, once or in both of its halves.
+_PRODUCTS_AGAIN = {"reference": 0, "blockwise": 1, "cudnn": 1, "splash": 3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +104,8 @@ class ExecutedFlops:
     """FLOPs of the matrix products one optimizer step executes, over the global batch.
 
     The first four are forward and backward together. recomputation: forward products repeated
-    during the backward pass (remat="full"). optimizer: Muon's orthogonalisation; AdamW has none.
+    during the backward pass, by rematerialisation or inside of an attention kernel. optimizer:
+    Muon's orthogonalisation; the others have none.
     """
 
     attention_projections: float
@@ -115,41 +120,87 @@ class ExecutedFlops:
         return sum(asdict(self).values())
 
 
-def executed_flops_per_step(config: RunConfig) -> ExecutedFlops:
+def executed_flops_per_step(config: RunConfig, *, platform: Platform = "cpu") -> ExecutedFlops:
     """FLOPs of the matrix products that a compiled train step really executes.
 
     Against the model FLOPs of `training_flops_per_row`: attention is neither halved for the mask
-    nor spared outside of windows, but counts the squares that the causal blocks of a decoder
-    visit; a mixture's experts count the slots that its dispatch may fill, and the products that
-    send tokens there and back; what rematerialisation repeats and the optimizer multiplies is
-    added. Backward is twice forward in every layer: the first one's input gradient is needed too,
-    by the embedding table. The look-up is a gather and the loss compares ids, so neither
-    multiplies. The mesh changes nothing here: it cuts the same rows (work it repeats on several
-    devices is not counted).
+    nor spared outside of windows, but counts the pairs that its kernel visits (`kernel_pairs`); a
+    mixture's experts count the slots that its dispatch may fill, and the products that send tokens
+    there and back; what is computed again and what the optimizer multiplies is added. Backward is
+    twice forward in every layer: the first one's input gradient is needed too, by the embedding
+    table. The look-up is a gather and the loss compares ids, so neither multiplies; the loss in
+    chunks repeats nothing. The mesh changes nothing here: it cuts the same rows (work it repeats on
+    several devices is not counted).
 
-    With remat="full" the backward pass repeats each layer's forward products. In a pre-norm layer
-    all but the dense MLP's last, whose result no gradient needs.
+    Computed again, of each layer as its policy says:
+
+    - full: its forward products. In a pre-norm layer all but the dense MLP's last, whose result no
+      gradient needs.
+    - dots: scores and weighted values, since they are not kept; so are a mixture's products.
+    - attention: scores, from which the weights come again; a kernel runs its forward pass again.
+    - none: nothing.
+
+    Whatever the policy, a kernel that keeps no weights computes scores again in its backward pass:
+    5 products in place of the reference's 4; splash attention 7, since gradients of queries and of
+    keys are computed by two kernels, each of which needs scores and the weights' gradient.
+
+    Args:
+      platform: decides on the attention kernel. (HLO text shows no FLOPs of splash and cuDNN.)
     """
     m, lengths, rows = config.model, config.lengths, config.training.batch_size
     products, slots = _products(m, lengths), expert_slots(config)
-    heads = m.attention.num_heads * m.attention.head_dim
-    pairs = sum(visited_pairs(m, side, lengths) for side in sides(m))
-    projections = 2.0 * rows * products["attention"]
-    scores = 4.0 * rows * heads * pairs
-    mlp, sent, unneeded = 2.0 * rows * products["mlp"], 2.0 * m.emb_dim * slots.sent, 0.0
+    by_side = [_side_flops(config, side, platform) for side in sides(m)]
+    mlp, sent = 2.0 * rows * products["mlp"], 2.0 * m.emb_dim * slots.sent
     if isinstance(m.mlp, MoEConfig):
         mlp += 2.0 * rows * products["experts"] * (slots.computed / slots.chosen - 1)
-    elif m.norm_placement == "pre":
-        unneeded = 2.0 * rows * products["down"]
     return ExecutedFlops(
-        attention_projections=3 * projections,
-        attention_scores=3 * scores,
+        attention_projections=3 * 2.0 * rows * products["attention"],
+        attention_scores=sum(side.scores for side in by_side),
         # To the slots forward and backward; back from them also for the gradient of the gates.
         mlp=3 * mlp + 5 * sent,
         head=3 * 2.0 * rows * products["head"],
-        recomputation=projections + scores + mlp + sent - unneeded if m.remat == "full" else 0.0,
+        recomputation=sum(side.recomputed for side in by_side),
         optimizer=_muon_flops(m) if isinstance(config.optimizer, MuonConfig) else 0.0,
     )
+
+
+class _SideFlops(NamedTuple):
+    """Of one side's layers: scores and weighted values, forward and backward; what is repeated."""
+
+    scores: float
+    recomputed: float
+
+
+def _side_flops(config: RunConfig, side: Side, platform: Platform) -> _SideFlops:
+    m, rows, N = config.model, config.training.batch_size, side.num_layers
+    products, slots = _products(m, config.lengths, side.name), expert_slots(config, side.name)
+    mlp, experts = 2.0 * rows * products["mlp"], 0.0
+    sent = 2.0 * m.emb_dim * slots.sent
+    if isinstance(m.mlp, MoEConfig):
+        experts = 2.0 * rows * products["experts"] * slots.computed / slots.chosen
+        mlp += experts - 2.0 * rows * products["experts"]
+    elif m.norm_placement == "pre":
+        mlp -= 2.0 * rows * products["down"]
+    projections = 2.0 * rows * products["attention"]
+    scores, recomputed = 0.0, 0.0
+    kinds = zip(m.attention.windowed_layers(N), m.layer_remat(N), strict=True)
+    for is_window, remat in kinds:
+        once, again, within = 0.0, 0.0, 0.0
+        for kernel, pairs in attentions(config, side, platform, is_window=is_window):
+            product = 2.0 * rows * m.attention.num_heads * m.attention.head_dim * pairs
+            once += product
+            again += product if kernel == "reference" and remat == "attention" else 2 * product
+            within += _PRODUCTS_AGAIN[kernel] * product
+        scores += 6 * once
+        recomputed += within
+        match remat:
+            case "full":
+                recomputed += (projections + mlp + sent) / N + again
+            case "dots":
+                recomputed += (experts + sent) / N + again
+            case "attention":
+                recomputed += again
+    return _SideFlops(scores, recomputed)
 
 
 class ExpertSlots(NamedTuple):
@@ -165,8 +216,10 @@ class ExpertSlots(NamedTuple):
     sent: int = 0
 
 
-def expert_slots(config: RunConfig) -> ExpertSlots:
+def expert_slots(config: RunConfig, side_name: str = "") -> ExpertSlots:
     """How many slots `model.moe` lays out for the choices of a step; none for a dense model.
+
+    Of one side where it is named.
 
     dropless: blocks of a quarter of an expert's even share, a power of two, 512 at most; each
     expert may fill its last one badly. (A device skips the blocks that stay empty; of several
@@ -178,6 +231,8 @@ def expert_slots(config: RunConfig) -> ExpertSlots:
         return total
     E, k = mlp.num_experts, mlp.experts_per_token
     for side in sides(config.model):
+        if side_name not in ("", side.name):
+            continue
         length = side.length(config.lengths)
         per_row, rows = length * k, side.num_layers * t.batch_size
         if mlp.dispatch == "capacity":
@@ -191,28 +246,6 @@ def expert_slots(config: RunConfig) -> ExpertSlots:
             added = (rows * per_row, parts * computed, 0)
         total = ExpertSlots(*map(sum, zip(total, added, strict=True)))
     return total
-
-
-def visited_pairs(config: ModelConfig, side: Side, lengths: ExampleLengths) -> int:
-    """Pairs of query and key that all layers of a side compute for a row, masked ones included."""
-    return side.num_layers * (
-        own_pairs_visited(config, side, lengths) + memory_pairs_visited(side, lengths)
-    )
-
-
-def own_pairs_visited(config: ModelConfig, side: Side, lengths: ExampleLengths) -> int:
-    """Of one layer's self-attention: the square of the row, or what its causal blocks visit."""
-    length = side.length(lengths)
-    if not side.is_causal or lengths.has_prefix:
-        return length * length
-    block = -(-length // config.attention.causal_blocks)
-    ends = [min(start + block, length) for start in range(0, length, block)]
-    return sum((end - block * i) * end for i, end in enumerate(ends))
-
-
-def memory_pairs_visited(side: Side, lengths: ExampleLengths) -> int:
-    """Of one layer's cross-attention; 0 where there is none."""
-    return lengths.length * lengths.encoder_length if side.reads_memory else 0
 
 
 def forward_flops_chinchilla(
@@ -262,14 +295,14 @@ def _lengths(lengths: ExampleLengths | int) -> ExampleLengths:
     return ExampleLengths(tokens=lengths, overlap=0, length=lengths)
 
 
-def _products(config: ModelConfig, lengths: ExampleLengths) -> dict[str, int]:
-    """Multiply-adds of a row's forward products with kernels, by part.
+def _products(config: ModelConfig, lengths: ExampleLengths, side_name: str = "") -> dict[str, int]:
+    """Multiply-adds of a row's forward products with kernels, by part; of one side if it is named.
 
     experts, down: what of `mlp` a mixture's experts and the MLPs' last kernels have.
     """
     by_part = {"attention": 0, "mlp": 0, "head": 0, "experts": 0, "down": 0}
     for spec in parameters(config):
-        if not spec.is_kernel:
+        if not spec.is_kernel or side_name not in ("", spec.path[0]):
             continue
         product = active_size(config, spec) * _places(config, spec, lengths)
         if not spec.is_layer_kernel:
@@ -279,7 +312,7 @@ def _products(config: ModelConfig, lengths: ExampleLengths) -> dict[str, int]:
         for name in ("experts", "down"):
             if name in spec.path:
                 by_part[name] += product
-    if has_tied_head(config):
+    if has_tied_head(config) and not side_name:
         by_part["head"] += config.vocab_size * config.emb_dim * lengths.length
     return by_part
 

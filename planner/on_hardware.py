@@ -40,8 +40,13 @@ def needed_bytes(config: RunConfig, hardware: Hardware) -> TrainingBytes:
     return training_bytes(config, platform=platform_of(hardware))
 
 
+def compiler_of(topology: Topology) -> Platform:
+    """Whose compiler makes programs for the topology's chips."""
+    if topology.chip is None:
+        return "cpu"
+    return "tpu" if topology.chip.is_tpu else "gpu"
+
+
 def executed_flops(config: RunConfig, topology: Topology) -> ExecutedFlops:
     """What all devices together multiply in a step."""
-    chip = topology.chip
-    platform: Platform = "cpu" if chip is None else "tpu" if chip.is_tpu else "gpu"
-    return executed_flops_per_step(config, platform=platform)
+    return executed_flops_per_step(config, platform=compiler_of(topology))

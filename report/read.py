@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from configs.earlier_versions import READABLE_VERSIONS
 from configs.errors import InputError
-from configs.serialize import SCHEMA_VERSION as CONFIG_SCHEMA_VERSION
 
 SCHEMA_VERSION = 1
 
@@ -144,9 +144,10 @@ def _read_object(path: Path, problems: list[str]) -> Record | None:
         problems.append(f"{path.name}: not a JSON object")
         return None
     version = value.get("schema_version")
-    expected = CONFIG_SCHEMA_VERSION if path.name == "config.json" else SCHEMA_VERSION
-    if version != expected:
-        problems.append(f"{path.name}: schema_version {version!r}, not {expected}")
+    expected = READABLE_VERSIONS if path.name == "config.json" else (SCHEMA_VERSION,)
+    if version not in expected:
+        readable = " or ".join(map(str, expected))
+        problems.append(f"{path.name}: schema_version {version!r}, not {readable}")
         return None
     return value
 

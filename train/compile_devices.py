@@ -151,7 +151,7 @@ def _require_package(module: str, topology: Topology, extra: str) -> None:
     if importlib.util.find_spec(package) is None or importlib.util.find_spec(module) is None:
         raise InputError(
             f"topology: got {topology.name}, expected the extra {extra} to be installed; "
-            f"make setup-{extra}, then .venv-{extra}/bin/isoflop compile …"
+            f"make setup-{extra}, then .venv-{extra}/bin/isoflop"
         )
 
 

@@ -8,6 +8,7 @@ from configs.errors import InputError
 from configs.schema import RunConfig
 from configs.sharding import MESH_AXES
 from planner.accounting import training_bytes
+from planner.on_hardware import compiler_of
 from planner.topology import Topology
 
 _OUTERMOST = MESH_AXES[0]  # its collectives may go over the slowest links
@@ -100,11 +101,12 @@ def advice(config: RunConfig, topology: Topology) -> list[Advice]:
     Rematerialisation, microbatches, parameters cut over more devices, a tensor axis, more chips;
     those that the config refuses, or that the planner's count sees no saving in, are left out.
     """
-    before = training_bytes(config).total
+    platform = compiler_of(topology)
+    before = training_bytes(config, platform=platform).total
     found = []
     for change, options, make in _candidates(config, topology):
         try:
-            needed = training_bytes(make).total
+            needed = training_bytes(make, platform=platform).total
         except InputError:
             continue
         if needed < before:

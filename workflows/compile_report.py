@@ -11,8 +11,9 @@ from rich.table import Table
 
 from configs.schema import RunConfig
 from planner.accounting import training_bytes
-from planner.flops import executed_flops_per_step, training_flops_per_row
+from planner.flops import training_flops_per_row
 from planner.memory import TrainingBytes
+from planner.on_hardware import compiler_of, executed_flops
 from planner.roofline import Roofline, roofline
 from planner.topology import Topology
 from train.ahead_of_time import CompiledStep, CompilerOutOfMemory, compile_train_step
@@ -155,7 +156,7 @@ def compile_report(
         kernel_flops = attention_kernel_flops(
             program.uncounted_kernels, model.attention_scores * rows / devices
         )
-    planned_flops = executed_flops_per_step(config).total / devices
+    planned_flops = executed_flops(config, topology).total / devices
     bounds = None
     if program is not None and chip is not None:
         bounds = roofline(
@@ -178,7 +179,7 @@ def compile_report(
         program=program,
         needed_bytes=needed,
         usable_bytes=usable,
-        planned=training_bytes(config),
+        planned=training_bytes(config, platform=compiler_of(topology)),
         model_flops=model.total * rows / devices,
         planned_flops=planned_flops,
         kernel_flops=kernel_flops,
