@@ -126,6 +126,7 @@ def small(model: ModelConfig, **fields: Any) -> ModelConfig:
 
 BLOCKS = AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=8, causal_blocks=2)
 WINDOWS = replace(BLOCKS, window=5, layer_pattern=("window", "full"), qk_norm=True)
+BLOCKWISE = AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=8, kernel="blockwise")
 MIXTURE = MoEConfig(mlp_dim=40, num_experts=4, experts_per_token=2)
 COMPILED: dict[str, Any] = {
     "bert": (small(BERT), MaskedLMConfig(), {}),
@@ -157,6 +158,24 @@ COMPILED: dict[str, Any] = {
         CausalLMConfig(),
         {"optimizer": MuonConfig()},
     ),
+    "attention-remat": (
+        small(ModelConfig(), attention=BLOCKS, remat="attention"),
+        CausalLMConfig(),
+        {},
+    ),
+    "dots-every-second-layer": (
+        small(ModelConfig(), num_layers=4, remat="dots", remat_pattern=("remat", "keep")),
+        CausalLMConfig(),
+        {},
+    ),
+    "t5-dots": (small(T5_SMALL, remat="dots"), SpanCorruptionConfig(), {}),
+    "mixture-dots": (small(ModelConfig(), mlp=MIXTURE, remat="dots"), CausalLMConfig(), {}),
+    "capacity-dots": (
+        small(ModelConfig(), mlp=replace(MIXTURE, dispatch="capacity"), remat="dots"),
+        CausalLMConfig(),
+        {},
+    ),
+    "blockwise": (small(ModelConfig(), attention=BLOCKWISE), CausalLMConfig(), {}),
 }
 
 
