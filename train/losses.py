@@ -20,7 +20,7 @@ from model.head import Readout
 
 # Logits of a chunk take so many bytes at most (in fp32): enough tokens for full speed, and little
 # beside what a layer keeps.
-_CHUNK_BYTES = {"cpu": 8 * 2**20, "gpu": 512 * 2**20, "tpu": 128 * 2**20}
+_CHUNK_BYTES = {"cpu": 8 * 2**20, "gpu": 512 * 2**20, "tpu": 256 * 2**20}
 
 
 class LossSums(NamedTuple):
