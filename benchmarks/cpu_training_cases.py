@@ -159,7 +159,7 @@ def _llama(config: RunConfig) -> Any:
             num_key_value_heads=m.attention.num_kv_heads,
             max_position_embeddings=config.data.seq_len,
             tie_word_embeddings=m.tie_embeddings,
-            attn_implementation="sdpa",
+            attn_implementation="sdpa",  # type: ignore[call-arg]
             use_cache=False,
         )
     )
@@ -179,7 +179,7 @@ def _bert(config: RunConfig) -> Any:
             max_position_embeddings=m.position.num_positions,
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
-            attn_implementation="sdpa",
+            attn_implementation="sdpa",  # type: ignore[call-arg]
         )
     )
 

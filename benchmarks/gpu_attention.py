@@ -88,7 +88,7 @@ def compare(
     segments_BL = jnp.broadcast_to(segments_L, (B, L))
     seen = Seen(MaskSpec(causal=check.causal, window=check.window), row_places(segments_BL))
     keys = jax.random.split(jax.random.key(0), 5)
-    shapes = {
+    shapes: dict[str, tuple[int, ...]] = {
         "q": (B, L, check.H, check.C),
         "k": (B, check.K, L, check.C),
         "v": (B, check.K, L, check.C),

@@ -53,6 +53,7 @@ def measure(config: RunConfig, *, max_steps: int, max_seconds: float) -> dict[st
     step = make_train_step(config, mesh).lower(abstract_state(config, mesh), batch).compile()
     compile_seconds = time.perf_counter() - start
     memory = step.memory_analysis()
+    assert memory is not None
     limit = (device.memory_stats() or {}).get("bytes_limit")
     record: dict[str, Any] = {
         "device": device.device_kind,

@@ -58,7 +58,9 @@ MIXTURE = replace(
 def mesh_of(axis: str, num_chips: int) -> MeshConfig:
     """All chips along the axis; of `tensor` 16 at most, the rest along `fsdp`."""
     along = min(num_chips, MOST_TENSOR) if axis == "tensor" else num_chips
-    sizes = {axis: along} | ({"fsdp": num_chips // along} if along < num_chips else {})
+    sizes: dict[str, Any] = {axis: along} | (
+        {"fsdp": num_chips // along} if along < num_chips else {}
+    )
     return MeshConfig(**sizes)
 
 

@@ -46,7 +46,7 @@ class Head(nn.Module):
         D, V = c.emb_dim, c.vocab_size
         if isinstance(c.head, ClassHeadConfig):
             self.classes = ClassHead(c, c.head, self.constrain)
-        if not c.has_vocab_head:
+        if not isinstance(c.head, LinearHeadConfig | MaskedLMHeadConfig):
             return
         if isinstance(c.head, MaskedLMHeadConfig):
             bias_axes = ("norm",) if c.head.use_dense_bias else ()

@@ -101,7 +101,8 @@ def chunked_cross_entropy(
       cross_entropy + z_loss · z_loss sum, the only result that carries a gradient; all sums.
     """
     plan = _Plan.of(readout, constrain, z_loss, chunk_tokens)
-    total, sums = _total(plan, readout[:3], targets_BL, weights_BL)
+    result: Any = _total(plan, readout[:3], targets_BL, weights_BL)
+    total, sums = result
     return total, jax.lax.stop_gradient(sums)
 
 
@@ -282,6 +283,7 @@ def _sum_and_differentiate(plan, features_BLD, kernel_DV, bias_V, targets_BL, we
     chunks = _cut(plan, features_BLD, targets_BL, weights_BL)
     (sums, kernel_grad_Dv, bias_grad_v), (features_grad, grads) = jax.lax.scan(add, start, chunks)
     if keeps:
+        assert grads is not None
         features_TD, grad_Tv = (jnp.reshape(x, (-1, x.shape[-1])) for x in (chunks[0], grads))
         kernel_grad_Dv = _transposed_product(features_TD, grad_Tv)
     features_grad_TD = jnp.reshape(features_grad, (-1, features_grad.shape[-1]))

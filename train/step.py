@@ -60,14 +60,15 @@ def make_loss(config: RunConfig, mesh: Mesh) -> Callable[[Params, Batch], Loss]:
     model, constrain, z_loss = *_model(config, mesh), config.training.z_loss
 
     def loss(params: Params, batch: Batch) -> Loss:
+        targets, weights = jnp.asarray(batch.targets), jnp.asarray(batch.loss_weights)
         if config.model.has_vocab_head:
             readout, auxiliary = forward_readout(model, params, **_inputs(batch))
             total, sums = chunked_cross_entropy(
-                readout, batch.targets, batch.loss_weights, z_loss=z_loss, constrain=constrain
+                readout, targets, weights, z_loss=z_loss, constrain=constrain
             )
         else:
             logits_BLG, auxiliary = forward_with_losses(model, params, **_inputs(batch))
-            sums = cross_entropy_sums(logits_BLG, batch.targets, batch.loss_weights)
+            sums = cross_entropy_sums(logits_BLG, targets, weights)
             total = sums.cross_entropy + z_loss * sums.z_loss
         added = sums.weight * sum(auxiliary.values(), start=jnp.zeros(()))
         return Loss(total + added, sums._replace(auxiliary=added))
@@ -169,7 +170,7 @@ def make_eval_step(config: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
     model, constrain = _model(config, mesh)
 
     def score(params: Params, batch: Batch) -> Scored:
-        targets, weights = batch.targets, batch.loss_weights
+        targets, weights = jnp.asarray(batch.targets), jnp.asarray(batch.loss_weights)
         if config.model.has_vocab_head:
             readout, _ = forward_readout(model, params, **_inputs(batch))
             return score_readout(readout, targets, weights, constrain=constrain)

@@ -7,6 +7,7 @@ norm), ten losses within 1e-5: sums are only added up in another order.
 from dataclasses import replace
 from functools import cache
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +20,15 @@ from tests.model.samples import assert_trees_close, tiny_model
 from tests.train.samples import ONE_DEVICE, tiny_run
 from tests.train.test_meshes import Trained, train_with
 
+
+def mesh_along(**sizes: Any) -> MeshConfig:
+    return MeshConfig(**sizes)
+
+
 # Heads, widths, experts, rows and lengths of the samples divide by four.
-ALONE = {axis: MeshConfig(**{axis: 4}) for axis in MESH_AXES}
+ALONE = {axis: mesh_along(**{axis: 4}) for axis in MESH_AXES}
 PAIRS = {
-    f"{one} and {other}": MeshConfig(**{one: 2, other: 4})
+    f"{one} and {other}": mesh_along(**{one: 2, other: 4})
     for one, other in combinations(MESH_AXES, 2)
 }
 ATTENTION = AttentionConfig(num_heads=4, num_kv_heads=4, head_dim=8)

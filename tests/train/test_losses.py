@@ -100,6 +100,12 @@ def case(*, has_bias: bool = False, softcap: float = 0.0) -> Case:
     return Case(Readout(normal(2, 12, 8), normal(8, 16), bias, softcap), targets, weights)
 
 
+def with_parts(readout: Readout, parts: Any) -> Readout:
+    """Other features, kernel and bias."""
+    features, kernel, bias = parts
+    return Readout(features, kernel, bias, readout.softcap)
+
+
 def whole_logits(readout: Readout) -> jax.Array:
     logits = readout.features_BLD @ readout.kernel_DV
     if readout.bias_V is not None:
@@ -109,7 +115,7 @@ def whole_logits(readout: Readout) -> jax.Array:
 
 def plainly(of: Case) -> Any:
     def loss(parts: Any) -> tuple[jax.Array, Any]:
-        logits = whole_logits(Readout(*parts, of.readout.softcap))
+        logits = whole_logits(with_parts(of.readout, parts))
         sums = cross_entropy_sums(logits, of.targets, of.weights)
         return sums.cross_entropy + 0.1 * sums.z_loss, sums
 
@@ -119,7 +125,7 @@ def plainly(of: Case) -> Any:
 def in_chunks(of: Case, chunk_tokens: int, constrain: Constrain = UNCONSTRAINED) -> Any:
     def loss(parts: Any) -> tuple[jax.Array, Any]:
         return chunked_cross_entropy(
-            Readout(*parts, of.readout.softcap),
+            with_parts(of.readout, parts),
             of.targets,
             of.weights,
             z_loss=0.1,
@@ -131,7 +137,7 @@ def in_chunks(of: Case, chunk_tokens: int, constrain: Constrain = UNCONSTRAINED)
 
 
 # Sums over tokens and widths in another order.
-CHUNKED = {"rtol": 1e-5, "atol": 1e-6}
+CHUNKED: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-6}
 
 
 @pytest.mark.parametrize("chunk_tokens", [24, 8, 7, 1])
@@ -163,7 +169,7 @@ def test_in_bf16_the_gradient_is_that_of_fp32_up_to_rounding(keeps, chunk_tokens
     (total, _), exact = plainly(of)
     features, kernel, _, _ = of.readout
     parts = (features.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), None)
-    half = of._replace(readout=Readout(*parts, 0.0))
+    half = of._replace(readout=with_parts(of.readout, parts))
     (rounded_total, _), rounded = in_chunks(half, chunk_tokens)
     assert float(rounded_total) == pytest.approx(float(total), rel=1e-2)
     for a, b in zip(rounded[:2], exact[:2], strict=True):
@@ -190,7 +196,7 @@ def test_cut_over_a_mesh_loss_and_gradients_are_those_of_one_device(name):
 
     @jax.jit
     def score(parts: Any) -> Scored:
-        readout = Readout(*parts, of.readout.softcap)
+        readout = with_parts(of.readout, parts)
         constrain = Constrain(mesh)
         return score_readout(readout, of.targets, of.weights, constrain=constrain, chunk_tokens=2)
 
@@ -206,7 +212,7 @@ def test_the_gradient_is_scaled_by_what_it_is_passed_back():
     of = case()
 
     def doubled(parts: Any) -> jax.Array:
-        readout = Readout(*parts, 0.0)
+        readout = with_parts(of.readout, parts)
         total, _ = chunked_cross_entropy(
             readout, of.targets, of.weights, z_loss=0.1, constrain=UNCONSTRAINED, chunk_tokens=8
         )

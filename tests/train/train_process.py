@@ -7,6 +7,7 @@ Process 0 writes ten losses and the first step's first moments, put together aga
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -29,7 +30,8 @@ def main() -> None:
     process, num_processes, port = map(int, sys.argv[3:])
     if num_processes > 1:
         jax.distributed.initialize(f"localhost:{port}", num_processes, process)
-    config = tiny_run(mesh=MeshConfig(**{axis: num_processes}))
+    sizes: Any = {axis: num_processes}
+    config = tiny_run(mesh=MeshConfig(**sizes))
     mesh = make_mesh(config.mesh)
     sharding = batch_sharding(config, mesh)
 
@@ -47,7 +49,8 @@ def main() -> None:
             flat = jax.tree_util.tree_leaves_with_path(process_allgather(mu, tiled=True))
             moments = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in flat}
     if process == 0:
-        np.savez(Path(out), losses=np.array(losses), **moments)
+        arrays: Any = {"losses": np.array(losses), **moments}
+        np.savez(Path(out), **arrays)
 
 
 if __name__ == "__main__":
