@@ -164,16 +164,18 @@ def _compile(case: TpuCase, side: Side, options: Options) -> str:
 def read_figures(case: TpuCase, out: Path) -> Figures:
     """Reads `out`.json and counts the program `out`.hlo.gz."""
     from train.hlo import program_costs
-    from train.hlo_collectives import group_size
+    from train.hlo_collectives import SLICES, group_size
 
     record = json.loads(Path(f"{out}.json").read_text())
     with gzip.open(f"{out}.hlo.gz", "rt") as file:
         costs = program_costs(_one_line_each(file.read()))
     require(not costs.unknown_loops, f"{out.name}.hlo.gz", costs.unknown_loops, "known trip counts")
-    num_devices = parse_topology(case.topology, case.num_slices).num_devices
+    # Groups other than that of the slices number the devices of one.
+    num_devices = parse_topology(case.topology).num_devices
     sent: Counter[str] = Counter()
     for collective, count in costs.collectives.items():
-        n = group_size(collective.groups, num_devices)
+        is_between = collective.groups == SLICES
+        n = case.num_slices if is_between else group_size(collective.groups, num_devices)
         sent[collective.kind] += count * collective.payload_bytes * _SENT[collective.kind](n)
     arguments, temporaries = record["argument_bytes"], record["temporary_bytes"]
     return Figures(
