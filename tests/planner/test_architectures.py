@@ -17,7 +17,6 @@ from planner.accounting import (
     matmul_params,
     matmul_params_per_place,
     total_params,
-    training_bytes,
     training_flops_per_row,
 )
 from planner.budget import Budget, Constraints
@@ -25,6 +24,7 @@ from planner.explain import explain
 from planner.fitted_law import FittedLaw
 from planner.hyperparameters import optimizer_for
 from planner.laws import BESIROGLU, TWENTY_TO_ONE
+from planner.on_hardware import needed_bytes
 from planner.plan import make_plan
 from planner.shapes import CPU_TILE, shape_for, vocabulary_for
 from tests.planner.samples import CPU, GPUS
@@ -66,7 +66,7 @@ def test_a_plan_adds_up(name, kind, value, hardware):
     assert data["epochs"] == data["tokens_read"] / 1_000_000
     per_row = training_flops_per_row(config.model, lengths).total
     assert record["predicted"]["flops"] == pytest.approx(rows * per_row)
-    assert training_bytes(config).total <= 0.9 * hardware.memory_bytes
+    assert needed_bytes(config, hardware).total <= 0.9 * hardware.memory_bytes
     spent = {
         "time": record["predicted"]["train_seconds"],
         "flops": record["predicted"]["flops"],
