@@ -13,13 +13,11 @@ from model.initializers import Init
 from model.kernels import (
     Seen,
     attend,
-    attention_case,
     attention_weights,
     causal_attention,
-    choose_kernel,
     heads_first,
+    kernel_for,
 )
-from model.kernels.attend import say_once
 from model.linear import Linear
 from model.norms import make_norm
 from model.rotary import Rotation, rotate
@@ -122,7 +120,15 @@ class _Projections(nn.Module):
         """What the queries take of the values, by the kernel that suits."""
         a = self.config.attention
         self._show(q_BLHC, k_BKMC, seen, bias_HLM)
-        kernel = "reference" if reads_cache else self._kernel(q_BLHC, k_BKMC, seen, bias_HLM)
+        kernel = kernel_for(
+            "reference" if reads_cache else a.kernel,
+            q_BLHC,
+            k_BKMC,
+            seen,
+            softcap=a.logit_softcap,
+            has_bias=bias_HLM is not None,
+            constrain=self.constrain,
+        )
         is_causal_row = seen.spec.causal and seen.places.key_prefix_BM is None and not reads_cache
         if kernel == "reference":
             # Whole along the length, since every query may see any of them; kernels see to it.
@@ -154,27 +160,6 @@ class _Projections(nn.Module):
             )
 
         return (jax.checkpoint(out) if self.rematerialises else out)(q_BLHC, k_BKMC, v_BKMC)
-
-    def _kernel(
-        self,
-        q_BLHC: Float[Array, "B L H C"],
-        k_BKMC: Float[Array, "B K M C"],
-        seen: Seen,
-        bias_HLM: Float[Array, "H L M"] | None,
-    ) -> str:
-        """The one asked for, where it can, with a line in the log where it cannot."""
-        case = attention_case(
-            q_BLHC,
-            k_BKMC,
-            seen,
-            softcap=self.config.attention.logit_softcap,
-            has_bias=bias_HLM is not None,
-            constrain=self.constrain,
-        )
-        kernel, reason = choose_kernel(self.config.attention.kernel, case)
-        if reason is not None:
-            say_once(reason)
-        return kernel
 
     def _show(
         self,

@@ -4,6 +4,7 @@ Both go through the strict resolver of `configs.sharding`, so a misspelt logical
 rank or a dimension that does not divide raises on any platform, a laptop's CPU included.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,7 @@ from functools import partial
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from configs.sharding import DEFAULT_RULES, MESH_AXES, ShardingRules, resolve
+from configs.sharding import DEFAULT_RULES, MESH_AXES, MeshAxes, ShardingRules, resolve
 
 
 def named_sharding(
@@ -19,15 +20,24 @@ def named_sharding(
 ) -> NamedSharding:
     """Sharding of an array of `shape` whose dimensions are named by `logical_axes`.
 
-    Mesh axes of one device cut nothing and are left out.
+    Raises:
+      InputError: what `configs.sharding.resolve` refuses.
+    """
+    cut = cut_by(mesh, rules, logical_axes, shape)
+    return NamedSharding(mesh, PartitionSpec(*(axes or None for axes in cut)))
+
+
+def cut_by(
+    mesh: Mesh, rules: ShardingRules, logical_axes: Sequence[str | None], shape: Sequence[int]
+) -> tuple[MeshAxes, ...]:
+    """Mesh axes of more than one device that cut each dimension; those of one cut nothing.
 
     Raises:
       InputError: what `configs.sharding.resolve` refuses.
     """
     sizes = dict(mesh.shape)
     resolved = resolve(rules, logical_axes, shape, sizes)
-    cut = (tuple(axis for axis in axes if sizes[axis] > 1) for axes in resolved)
-    return NamedSharding(mesh, PartitionSpec(*(axes or None for axes in cut)))
+    return tuple(tuple(axis for axis in axes if sizes[axis] > 1) for axes in resolved)
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,16 @@ class Constrain:
             return jax.default_backend()
         platform = self.mesh.devices.flat[0].platform
         return "gpu" if platform in ("cuda", "rocm") else platform
+
+    def cut_by(self, logical_axes: Sequence[str], shape: Sequence[int]) -> tuple[MeshAxes, ...]:
+        """Mesh axes of more than one device that cut each dimension; without a mesh none."""
+        if self.mesh is None:
+            return ((),) * len(shape)
+        return cut_by(self.mesh, self.rules, logical_axes, shape)
+
+    def num_devices(self, axes: MeshAxes) -> int:
+        """How many devices lie along these mesh axes together."""
+        return 1 if self.mesh is None else math.prod(self.mesh.shape[axis] for axis in axes)
 
     @property
     def cuts_length(self) -> bool:

@@ -15,8 +15,8 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from configs.errors import require
-from configs.sharding import MeshAxes, ShardingRules, resolve
-from model.constrain import Constrain
+from configs.sharding import MeshAxes, ShardingRules
+from model.constrain import Constrain, cut_by
 
 # (x_TD, expert_Tk, gate_Tk, kernels, platform, manual mesh axes) -> y_TD; kernels is a NamedTuple
 # of gate [E, D, F], up [E, D, F], down [E, F, D], and choices from E on are not to be computed.
@@ -113,12 +113,10 @@ def expert_axes(
         devices would all compute the same); one that cuts both the MLP and tokens (its partial
         sums would be of different tokens).
     """
-    sizes = dict(mesh.shape)
-    cut = (
-        *resolve(rules, ("batch", "length"), places, sizes),
-        *resolve(rules, ("experts", "embed", "mlp"), kernel_shape, sizes),
+    axes = ExpertAxes(
+        *cut_by(mesh, rules, ("batch", "length"), places),
+        *cut_by(mesh, rules, ("experts", "embed", "mlp"), kernel_shape),
     )
-    axes = ExpertAxes(*(tuple(axis for axis in of if sizes[axis] > 1) for of in cut))
     require(
         not _without(axes.embed, axes.tokens),
         "mesh.rules.embed",

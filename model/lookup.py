@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from configs.sharding import MeshAxes, resolve
+from configs.sharding import MeshAxes
 from model.constrain import Constrain
 
 
@@ -28,24 +28,21 @@ class _Axes(NamedTuple):
 def look_up(
     table_VD: Float[Array, "V D"], tokens_BL: Int[Array, "B L"], constrain: Constrain
 ) -> Float[Array, "B L D"]:
-    """`table_VD[tokens_BL]`. Ids out of range must be refused on the host: here they give NaN.
+    """`table_VD[tokens_BL]`. Ids out of range must be refused on the host: here they give NaN, or
+    zeros where the vocabulary is cut.
 
     Where the devices that share the model width have fewer tokens than the table has rows, rows
     travel instead of the table: every device looks the tokens of all of them up in its columns,
     and an all-to-all brings each its own tokens' whole rows. Else the table is gathered.
     """
-    axes = None if constrain.mesh is None else _axes(constrain, table_VD.shape, tokens_BL.shape)
-    if axes is None or not axes.embed:
-        return _gather_table(table_VD, tokens_BL, constrain)
+    axes = _Axes(
+        *constrain.cut_by(("batch", "length"), tokens_BL.shape),
+        *constrain.cut_by(("vocab", "embed"), table_VD.shape),
+    )
     tokens = axes.batch + axes.length
-    sizes = dict(constrain.mesh.shape)  # type: ignore[union-attr]
-    own_tokens = tokens_BL.size
-    for axis in tokens:
-        own_tokens //= sizes[axis]
-    own_rows = table_VD.shape[0]
-    for axis in axes.vocab:
-        own_rows //= sizes[axis]
-    if own_tokens > own_rows or not set(axes.embed) <= set(tokens):
+    own_tokens = tokens_BL.size // constrain.num_devices(tokens)
+    own_rows = len(table_VD) // constrain.num_devices(axes.vocab)
+    if not axes.embed or own_tokens > own_rows or not set(axes.embed) <= set(tokens):
         return _gather_table(table_VD, tokens_BL, constrain)
     return jax.shard_map(
         partial(_exchange_rows, axes),
@@ -80,14 +77,3 @@ def _exchange_rows(axes: _Axes, table_vd: jax.Array, tokens_BL: jax.Array) -> ja
     if axes.vocab:
         x_TD = jax.lax.psum(x_TD, axes.vocab)
     return jnp.reshape(x_TD, (*tokens_BL.shape, x_TD.shape[-1]))
-
-
-def _axes(constrain: Constrain, table: tuple[int, ...], tokens: tuple[int, ...]) -> _Axes:
-    mesh, rules = constrain.mesh, constrain.rules
-    assert mesh is not None
-    sizes = dict(mesh.shape)
-    cut = (
-        *resolve(rules, ("batch", "length"), tokens, sizes),
-        *resolve(rules, ("vocab", "embed"), table, sizes),
-    )
-    return _Axes(*(tuple(axis for axis in of if sizes[axis] > 1) for of in cut))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from configs.sharding import MeshAxes, resolve
+from configs.sharding import MeshAxes
 from model.constrain import Constrain
 from model.head import Readout
 
@@ -138,18 +138,11 @@ class _Plan(NamedTuple):
     def of(
         cls, readout: Readout, constrain: Constrain, z_loss: float, chunk_tokens: int
     ) -> "_Plan":
-        mesh, rules = constrain.mesh, constrain.rules
-        batch, length, embed, vocab = (), (), (), ()
-        V = readout.kernel_DV.shape[1]
-        if mesh is not None:
-            sizes = dict(mesh.shape)
-            shape = readout.features_BLD.shape[:2]
-            cut = (
-                *resolve(rules, ("batch", "length"), shape, sizes),
-                *resolve(rules, ("embed", "vocab"), readout.kernel_DV.shape, sizes),
-            )
-            batch, length, embed, vocab = (tuple(a for a in axes if sizes[a] > 1) for axes in cut)
-            V //= math.prod(sizes[axis] for axis in vocab)
+        batch, length, _ = constrain.cut_by(
+            ("batch", "length", "activation_embed"), readout.features_BLD.shape
+        )
+        embed, vocab = constrain.cut_by(("embed", "vocab"), readout.kernel_DV.shape)
+        V = readout.kernel_DV.shape[1] // constrain.num_devices(vocab)
         if not chunk_tokens:
             chunk_tokens = max(128, _CHUNK_BYTES[constrain.platform] // (4 * V) // 128 * 128)
         return cls(constrain, batch, length, embed, vocab, readout.softcap, z_loss, chunk_tokens)

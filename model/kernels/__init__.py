@@ -1,8 +1,7 @@
 """Attention kernels behind one function; XLA's own operations are the reference."""
 
-from model.kernels.attend import attend
+from model.kernels.attend import attend, kernel_for
 from model.kernels.choice import KERNELS, AttentionCase, Choice, attention_case, choose_kernel
-from model.kernels.over_mesh import platform_of
 from model.kernels.reference import (
     attention_weights,
     causal_attention,
@@ -23,5 +22,5 @@ __all__ = [
     "choose_kernel",
     "dot_product_attention",
     "heads_first",
-    "platform_of",
+    "kernel_for",
 ]

@@ -5,10 +5,9 @@ from functools import cache
 
 from jaxtyping import Array, Float
 
-from configs.errors import require
 from model.constrain import UNCONSTRAINED, Constrain
 from model.kernels.blockwise import blockwise_attention
-from model.kernels.choice import KERNELS, attention_case, choose_kernel
+from model.kernels.choice import attention_case, choose_kernel
 from model.kernels.cudnn import cudnn_attention
 from model.kernels.reference import dot_product_attention
 from model.kernels.seen import Seen
@@ -43,19 +42,15 @@ def attend(
     Raises:
       InputError: an unknown kernel; what `attention_cuts` refuses.
     """
-    require(kernel in KERNELS, "model.attention.kernel", kernel, f"one of {KERNELS}")
-    if kernel != "reference":
-        case = attention_case(
-            q_BLHC,
-            k_BKMC,
-            seen,
-            softcap=softcap,
-            has_bias=bias_HLM is not None,
-            constrain=constrain,
-        )
-        kernel, reason = choose_kernel(kernel, case)
-        if reason is not None:
-            say_once(reason)
+    kernel = kernel_for(
+        kernel,
+        q_BLHC,
+        k_BKMC,
+        seen,
+        softcap=softcap,
+        has_bias=bias_HLM is not None,
+        constrain=constrain,
+    )
     if kernel == "splash":
         return splash_attention(
             q_BLHC, k_BKMC, v_BKMC, seen, scale=scale, softcap=softcap, constrain=constrain
@@ -78,6 +73,32 @@ def attend(
     return dot_product_attention(
         q_BLHC, k_BKMC, v_BKMC, seen.mask_BLM, scale=scale, softcap=softcap, bias_HLM=bias_HLM
     )
+
+
+def kernel_for(
+    requested: str,
+    q_BLHC: Float[Array, "B L H C"],
+    k_BKMC: Float[Array, "B K M C"],
+    seen: Seen,
+    *,
+    softcap: float,
+    has_bias: bool,
+    constrain: Constrain,
+) -> str:
+    """The kernel that `attend` runs: as `choose_kernel` says, with a line in the log, once.
+
+    Raises:
+      InputError: an unknown kernel; what `attention_cuts` refuses.
+    """
+    if requested == "reference":
+        return requested
+    case = attention_case(
+        q_BLHC, k_BKMC, seen, softcap=softcap, has_bias=has_bias, constrain=constrain
+    )
+    kernel, reason = choose_kernel(requested, case)
+    if reason is not None:
+        say_once(reason)
+    return kernel
 
 
 @cache

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from configs.errors import require
 from model.constrain import Constrain
-from model.kernels.over_mesh import attention_cuts, platform_of
+from model.kernels.over_mesh import attention_cuts
 from model.kernels.seen import Seen
 from model.kernels.splash import LANES
 
@@ -62,11 +62,7 @@ def attention_case(
 ) -> AttentionCase:
     """The case of an attention that is being traced."""
     cuts = attention_cuts(constrain, q_BLHC.shape, k_BKMC.shape[1])
-    sizes = {} if constrain.mesh is None else dict(constrain.mesh.shape)
-    length_shards = 1
-    for axis in cuts.length:
-        length_shards *= sizes[axis]
-    platform = platform_of(constrain)
+    platform = constrain.platform
     return AttentionCase(
         platform=platform,
         dtype=jnp.dtype(q_BLHC.dtype).name,
@@ -80,7 +76,7 @@ def attention_case(
         softcap=softcap,
         has_bias=has_bias,
         has_prefix=seen.places.key_prefix_BM is not None,
-        length_shards=length_shards,
+        length_shards=constrain.num_devices(cuts.length),
         max_head_dim=_max_head_dim() if platform == "gpu" else 128,
     )
 

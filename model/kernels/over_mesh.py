@@ -7,7 +7,6 @@ device needs another's result: what is exchanged is keys and values, and their g
 Legend: B batch, L queries, M keys, H heads, K key/value heads, C head dim.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 from configs.errors import require
-from configs.sharding import MeshAxes, resolve
+from configs.sharding import MeshAxes
 from model.constrain import Constrain
 from model.masks import Places
 
@@ -40,14 +39,6 @@ class Cuts(NamedTuple):
     kv_heads: MeshAxes = ()
 
 
-def platform_of(constrain: Constrain) -> str:
-    """ "cpu", "gpu" or "tpu": of the mesh's devices, which need not be this machine's."""
-    if constrain.mesh is None:
-        return jax.default_backend()
-    platform = constrain.mesh.devices.flat[0].platform
-    return "gpu" if platform in ("cuda", "rocm") else platform
-
-
 def attention_cuts(constrain: Constrain, query_shape: tuple[int, ...], num_kv_heads: int) -> Cuts:
     """How the mesh cuts queries of shape [B, L, H, C].
 
@@ -56,15 +47,9 @@ def attention_cuts(constrain: Constrain, query_shape: tuple[int, ...], num_kv_he
         by the axes that cut the query heads; fewer query heads on a device than a key/value head
         has, or more, and not a multiple.
     """
-    if constrain.mesh is None:
-        return Cuts()
-    sizes = dict(constrain.mesh.shape)
     B, L, H, _ = query_shape
-    of_queries = resolve(constrain.rules, ("batch", "length", "heads"), (B, L, H), sizes)
-    of_keys = resolve(constrain.rules, ("batch", "kv_heads"), (B, num_kv_heads), sizes)
-    cuts = Cuts(
-        *(tuple(axis for axis in axes if sizes[axis] > 1) for axes in (*of_queries, of_keys[1]))
-    )
+    _, kv_heads = constrain.cut_by(("batch", "kv_heads"), (B, num_kv_heads))
+    cuts = Cuts(*constrain.cut_by(("batch", "length", "heads"), (B, L, H)), kv_heads)
     require(
         cuts.kv_heads in (cuts.heads, ()),
         "mesh.rules.kv_heads",
@@ -72,7 +57,7 @@ def attention_cuts(constrain: Constrain, query_shape: tuple[int, ...], num_kv_he
         f"the axes that cut heads ({', '.join(cuts.heads) or 'none'}), or none",
     )
     if not cuts.kv_heads:
-        group, own_heads = H // num_kv_heads, H // _shards(cuts.heads, constrain)
+        group, own_heads = H // num_kv_heads, H // constrain.num_devices(cuts.heads)
         require(
             own_heads % group == 0 or group % own_heads == 0,
             "mesh.rules.heads",
@@ -104,7 +89,7 @@ def over_mesh(
         return kernel(operands, extra)
 
     gathered = (
-        cuts.length if operands.k_BKMC.shape[2] % _shards(cuts.length, constrain) == 0 else ()
+        cuts.length if operands.k_BKMC.shape[2] % constrain.num_devices(cuts.length) == 0 else ()
     )
 
     def on_device(operands: Operands, extra: Any) -> jax.Array:
@@ -144,7 +129,3 @@ def _own_kv_heads(operands: Operands, axes: MeshAxes, num_heads: int) -> Operand
 
 def _with_keys(operands: Operands, change: Callable[[jax.Array], jax.Array]) -> Operands:
     return operands._replace(k_BKMC=change(operands.k_BKMC), v_BKMC=change(operands.v_BKMC))
-
-
-def _shards(axes: MeshAxes, constrain: Constrain) -> int:
-    return 1 if constrain.mesh is None else math.prod(constrain.mesh.shape[a] for a in axes)

@@ -20,7 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from model.constrain import UNCONSTRAINED, Constrain
-from model.kernels.over_mesh import Operands, attention_cuts, over_mesh, platform_of
+from model.kernels.over_mesh import Operands, attention_cuts, over_mesh
 from model.kernels.seen import Seen
 from model.masks import MaskSpec
 
@@ -66,7 +66,7 @@ def splash_attention(
         head_shards=1,  # the same mask on every head: nothing to cut
         q_seq_shards=length_shards if mask_axes else 1,
         attn_logits_soft_cap=softcap or None,
-        interpret=platform_of(constrain) == "cpu",
+        interpret=constrain.platform == "cpu",
     )
     specs = None
     if constrain.mesh is not None:

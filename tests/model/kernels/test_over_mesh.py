@@ -10,7 +10,6 @@ from jax.sharding import AxisType, Mesh
 from configs.errors import InputError
 from configs.sharding import MESH_AXES, ShardingRules
 from model.constrain import Constrain
-from model.kernels import platform_of
 from model.kernels.blockwise import blockwise_attention
 from model.kernels.cudnn import cudnn_attention
 from model.kernels.over_mesh import attention_cuts
@@ -86,5 +85,5 @@ def test_key_heads_cut_by_other_axes_than_query_heads_raise():
 
 
 def test_the_platform_is_that_of_the_meshs_devices():
-    assert platform_of(Constrain()) == jax.default_backend()
-    assert platform_of(constrain_over(tensor=2)) == jax.devices()[0].platform
+    assert Constrain().platform == jax.default_backend()
+    assert constrain_over(tensor=2).platform == jax.devices()[0].platform
