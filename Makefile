@@ -61,7 +61,7 @@ pretrain: $(CORE)  ## set up, then plan, train, evaluate, export and report in o
 test: $(DEV)  ## the default tests
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
-test-slow: $(DEV) $(BEAM)  ## the tests marked slow
+test-slow: $(DEV) $(BEAM) $(TPU_VENV)/.ready  ## the tests marked slow; compiles for TPUs too
 	$(BIN)/python -m pytest -n 2 -m "slow and not gpu" $(ARGS)
 
 lint: $(DEV)  ## ruff: rules and layout, nothing changed

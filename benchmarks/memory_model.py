@@ -164,14 +164,14 @@ def compile_case(case: TpuCase, is_fitted: bool) -> Compiled:
     """Compiles the case's train step; minutes on two cores, for thousands of chips too."""
     from benchmarks.ours_compile import PACKAGES, tpu_devices
     from planner.topology import parse_topology
-    from train.compile_devices import make_compile_mesh
     from train.loop import abstract_batch
+    from train.mesh import make_mesh
     from train.state import abstract_state
     from train.step import make_train_step
 
     config = case.config()
     devices = tpu_devices(parse_topology(case.topology, case.num_slices))
-    mesh = make_compile_mesh(config.mesh.axis_sizes, devices)
+    mesh = make_mesh(config.mesh, devices)
     lowered = make_train_step(config, mesh).lower(
         abstract_state(config, mesh), abstract_batch(config, mesh)
     )

@@ -86,12 +86,13 @@ def compile_record(axis: str, num_chips: int, chip: str) -> dict[str, Any]:
     """What the compiled step of a mesh sends and holds; `error` where it fits no memory."""
     # JAX must not start before XLA_FLAGS say how many devices to pretend.
     from train.ahead_of_time import CompilerOutOfMemory, compile_train_step
-    from train.compile_devices import make_compile_mesh, make_topology
+    from train.compile_devices import make_topology
     from train.compiled import analyse
+    from train.mesh import make_mesh
 
     config = config_of(axis, num_chips)
     topology = parse_topology(f"{chip}:{num_chips}")
-    mesh = make_compile_mesh(config.mesh.axis_sizes, make_topology(topology))
+    mesh = make_mesh(config.mesh, make_topology(topology))
     record: dict[str, Any] = {
         "axis": axis,
         "chips": num_chips,

@@ -16,8 +16,8 @@ from jax.experimental import topologies
 from benchmarks.compile_record import compile_and_keep
 from benchmarks.tpu_cases import CASES, TpuCase
 from planner.topology import Topology, parse_topology
-from train.compile_devices import make_compile_mesh
 from train.loop import abstract_batch
+from train.mesh import make_mesh
 from train.state import abstract_state
 from train.step import make_train_step
 
@@ -27,7 +27,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "libtpu")
 def compile_case(case: TpuCase, out: Path) -> None:
     """Compiles the train step of the case; writes `out`.hlo.gz and `out`.json."""
     config, topology = case.config(), parse_topology(case.topology, case.num_slices)
-    mesh = make_compile_mesh(config.mesh.axis_sizes, tpu_devices(topology))
+    mesh = make_mesh(config.mesh, tpu_devices(topology))
     state, batch = abstract_state(config, mesh), abstract_batch(config, mesh)
     step = make_train_step(config, mesh)
     compile_and_keep(lambda: step.lower(state, batch), out, packages=PACKAGES)

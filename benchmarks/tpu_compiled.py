@@ -16,7 +16,6 @@ A run reuses no earlier result unless `--reuse` says so.
 import gzip
 import json
 import os
-import re
 import subprocess
 import sys
 from collections import Counter
@@ -168,7 +167,7 @@ def read_figures(case: TpuCase, out: Path) -> Figures:
 
     record = json.loads(Path(f"{out}.json").read_text())
     with gzip.open(f"{out}.hlo.gz", "rt") as file:
-        costs = program_costs(_one_line_each(file.read()))
+        costs = program_costs(file.read())
     require(not costs.unknown_loops, f"{out.name}.hlo.gz", costs.unknown_loops, "known trip counts")
     # Groups other than that of the slices number the devices of one.
     num_devices = parse_topology(case.topology).num_devices
@@ -191,11 +190,6 @@ def read_figures(case: TpuCase, out: Path) -> Figures:
         load_average=record["load_average"],
         versions=record["versions"],
     )
-
-
-def _one_line_each(hlo_text: str) -> str:
-    """A kernel's metadata is written over several lines; here every instruction is on one."""
-    return re.sub(r'\n(?="|\}\})', " ", hlo_text)
 
 
 def check_same_compiler(name: str, sides: Mapping[Side, Figures]) -> None:

@@ -141,7 +141,9 @@ class Stack(nn.Module):
         layers = (nn.meta.unbox(self.variables["params"]["layers"]), self._layer_inputs(cache))
         if self._period == 1:
             # Each layer is the loop's own slice, of which the backward pass needs no copy.
-            layer = self._layer(self._kinds[0], shared)
+            layer = self._layer(
+                self._kinds[0], shared, in_loop=self._is_looped(self.spec.num_layers)
+            )
             x_BLD, outputs = jax.lax.scan(
                 lambda x_BLD, inputs: layer(x_BLD, *inputs),
                 x_BLD,
@@ -168,29 +170,37 @@ class Stack(nn.Module):
                 for part in (slice(None, -num_left), slice(-num_left, None))
             )
 
-        def run(x_BLD: jax.Array, layers: Tree, kinds: tuple[LayerKind, ...]) -> tuple[Any, Tree]:
+        def run(
+            x_BLD: jax.Array, layers: Tree, kinds: tuple[LayerKind, ...], in_loop: bool
+        ) -> tuple[Any, Tree]:
             outputs = []
             for layer, kind in zip(_unstack(layers, len(kinds)), kinds, strict=True):
-                x_BLD, output = self._layer(kind, shared)(x_BLD, *layer)
+                x_BLD, output = self._layer(kind, shared, in_loop=in_loop)(x_BLD, *layer)
                 outputs.append(output)
             return x_BLD, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
 
         outputs = []
         if num_periods:
             x_BLD, of_periods = jax.lax.scan(
-                lambda x_BLD, layers: run(x_BLD, layers, kinds[:period]),
+                lambda x_BLD, layers: run(
+                    x_BLD, layers, kinds[:period], self._is_looped(num_periods)
+                ),
                 x_BLD,
                 jax.tree.map(lambda leaf: _reshaped(leaf, num_periods, period), whole),
                 unroll=1 if self.config.scan_layers else num_periods,
             )
             outputs.append(jax.tree.map(lambda leaf: _reshaped(leaf, -1), of_periods))
         if num_left:
-            x_BLD, of_rest = run(x_BLD, left, kinds[num_periods * period :])
+            x_BLD, of_rest = run(x_BLD, left, kinds[num_periods * period :], False)
             outputs.append(of_rest)
         return x_BLD, jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
 
-    def _layer(self, kind: LayerKind, shared: Shared) -> Any:
-        """A function of activations, one layer's parameters and inputs."""
+    def _layer(self, kind: LayerKind, shared: Shared, *, in_loop: bool) -> Any:
+        """A function of activations, one layer's parameters and inputs.
+
+        in_loop: whether it runs in a loop, forward and backward in one each, which by itself keeps
+        the recomputation from being merged away.
+        """
         block = Block(self.config, self.constrain, kind, self.spec.reads_memory, parent=None)
         shows = self.is_mutable_collection(ATTENTION) and not self.is_initializing()
 
@@ -202,9 +212,7 @@ class Stack(nn.Module):
 
         if kind.remat not in POLICIES:
             return layer
-        # Under scan the loop itself keeps the recomputation from being merged away.
-        is_looped = self.config.scan_layers and self.spec.num_layers > self._period
-        return jax.checkpoint(layer, policy=POLICIES[kind.remat], prevent_cse=not is_looped)
+        return jax.checkpoint(layer, policy=POLICIES[kind.remat], prevent_cse=not in_loop)
 
     def _laid_out(
         self, x_BLD: Float[Array, "B L D"], cache: LayerCaches | None, shared: Shared
@@ -257,6 +265,9 @@ class Stack(nn.Module):
     def _layer_inputs(self, cache: BlockCache | None) -> LayerInputs:
         is_first = jnp.arange(self.spec.num_layers) == 0 if self.config.skip_first_norm else None
         return LayerInputs(cache, is_first)
+
+    def _is_looped(self, trips: int) -> bool:
+        return self.config.scan_layers and trips > 1
 
     @property
     def _kinds(self) -> tuple[LayerKind, ...]:

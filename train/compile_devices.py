@@ -6,7 +6,6 @@ is ever run on them.
 
 import contextlib
 import importlib.util
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,14 +13,13 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh
 
 from configs.errors import InputError, require
 from planner.gpu_targets import GPU_TARGETS
 from planner.roofline import GroupLinks
 from planner.topology import Topology
 from train.ahead_of_time import captured_stderr
-from train.mesh import arrange, slice_of
+from train.mesh import slice_of
 
 # libtpu's names where they are not ours, and what makes v4's two cores one device, as they run.
 _LIBTPU_NAMES = {"v7x": "tpu7x"}
@@ -64,27 +62,6 @@ def make_topology(topology: Topology) -> list[Any]:
                 topology=f"1x{hosts}x{gpus}",  # partitions x hosts x devices
             ).devices
         )
-
-
-def make_compile_mesh(axis_sizes: Mapping[str, int], devices: Sequence[Any]) -> Mesh:
-    """A mesh over devices of `make_topology`, arranged for fast collectives.
-
-    Args:
-      axis_sizes: mesh axis -> devices along it, slowest links first: the outermost axes go over
-        slices, the others over the torus of each.
-
-    Raises:
-      InputError: the sizes do not multiply to the number of devices, or the outermost axes cannot
-        be cut into the slices.
-    """
-    names, sizes = tuple(axis_sizes), tuple(axis_sizes.values())
-    require(
-        math.prod(sizes) == len(devices),
-        "mesh",
-        " × ".join(f"{name}={size}" for name, size in axis_sizes.items()),
-        f"a product of {len(devices)}, the topology's devices",
-    )
-    return Mesh(arrange(sizes, devices), names, axis_types=(AxisType.Auto,) * len(names))
 
 
 def group_links(

@@ -14,18 +14,23 @@ from configs.schema import MeshConfig
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """Arranges devices (all of them by default) into the mesh of the config.
+    """Arranges devices into the mesh of the config: outer axes over slices, inner ones near.
+
+    Args:
+      devices: all of this machine's if None; those of a topology are elsewhere.
 
     Raises:
-      InputError: the axes' product is not the number of devices.
+      InputError: the axes' product is not the number of devices, or the outermost axes cannot be
+        cut into the slices.
     """
+    source = "what this machine shows" if devices is None else "what the mesh is for"
     devices = jax.devices() if devices is None else devices
     sizes = config.axis_sizes
     if config.num_devices != len(devices):
         axes = " × ".join(f"{name}={size}" for name, size in sizes.items() if size > 1) or "data=1"
         raise InputError(
             f"mesh: got {axes} = {config.num_devices} devices, expected {len(devices)} "
-            f"(what this machine shows); for example --mesh.data {len(devices)}"
+            f"({source}); for example --mesh.data {len(devices)}"
         )
     return Mesh(
         arrange(tuple(sizes.values()), devices),

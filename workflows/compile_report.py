@@ -17,8 +17,9 @@ from planner.on_hardware import compiler_of, executed_flops
 from planner.roofline import Roofline, roofline
 from planner.topology import Topology
 from train.ahead_of_time import CompiledStep, CompilerOutOfMemory, compile_train_step
-from train.compile_devices import group_links, make_compile_mesh, make_topology
+from train.compile_devices import group_links, make_topology
 from train.compiled import CompiledProgram, analyse
+from train.mesh import make_mesh
 from workflows.compile_config import Advice, advice, axes_text
 
 _VERSIONED = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin")
@@ -134,7 +135,7 @@ def compile_report(
     Raises:
       InputError: the compiler's package is missing, or the mesh does not go onto the topology.
     """
-    mesh = make_compile_mesh(config.mesh.axis_sizes, make_topology(topology))
+    mesh = make_mesh(config.mesh, make_topology(topology))
     devices, rows = topology.num_devices, config.training.batch_size
     chip = topology.chip
     usable = None

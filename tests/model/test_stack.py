@@ -10,6 +10,7 @@ import pytest
 from configs.model_config import ModelConfig
 from model.build import abstract_params, build_model, forward
 from tests.model.samples import (
+    QUICK_COMPILE,
     VARIANTS,
     assert_trees_close,
     logits_and_gradient,
@@ -18,6 +19,7 @@ from tests.model.samples import (
     rows_for,
     tiny_model,
 )
+from train.hlo import dot_flops
 
 # The same sums, fused by the compiler in another order.
 TOLERANCE = 1e-5
@@ -74,6 +76,23 @@ def test_rematerialisation_computes_the_forward_pass_again(baseline, scan_layers
         return str(jax.make_jaxpr(jax.grad(loss))(abstract_params(config))).count("dot_general")
 
     assert count_products("full") > count_products("none")
+
+
+def test_layers_left_over_after_the_loop_are_computed_again_too(baseline):
+    def compiled_flops(remat: str) -> float:
+        # A pattern longer than the stack: no layer is in a loop.
+        config = tiny_model(remat=remat, remat_pattern=("remat",) * 3, scan_layers=True)
+        model = build_model(config)
+
+        def loss(params):
+            return forward(
+                model, params, jnp.asarray(baseline.rows.tokens), **baseline.rows.fields
+            ).sum()
+
+        gradient = jax.jit(jax.grad(loss)).lower(abstract_params(config))
+        return dot_flops(str(gradient.compile(QUICK_COMPILE).as_text()))
+
+    assert compiled_flops("full") > compiled_flops("none")
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def on_one_device(sample: str) -> Trained:
 SAMPLES = {"dense": dense, "mixture": mixture}
 
 
-def check(sample: str, config: RunConfig) -> None:
+def assert_trains_as_on_one_device(sample: str, config: RunConfig) -> None:
     one, many = on_one_device(sample), train_with(config)
     assert many.losses[0] == pytest.approx(one.losses[0], rel=1e-6)
     assert_trees_close(many.gradient, one.gradient, 1e-5)
@@ -62,13 +62,13 @@ def check(sample: str, config: RunConfig) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("axis", ALONE)
 def test_an_axis_alone_changes_nothing(axis):
-    check("dense", dense(ALONE[axis]))
+    assert_trains_as_on_one_device("dense", dense(ALONE[axis]))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pair", PAIRS)
 def test_a_pair_of_axes_changes_nothing(pair):
-    check("dense", dense(PAIRS[pair]))
+    assert_trains_as_on_one_device("dense", dense(PAIRS[pair]))
 
 
 @pytest.mark.slow
@@ -76,14 +76,14 @@ def test_a_pair_of_axes_changes_nothing(pair):
     "name", ["expert", *(name for name in PAIRS if "expert" in name.split(" and "))]
 )
 def test_a_mixture_of_experts_is_the_same_however_it_is_cut(name):
-    check("mixture", mixture((ALONE | PAIRS)[name]))
+    assert_trains_as_on_one_device("mixture", mixture((ALONE | PAIRS)[name]))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh", [MeshConfig(tensor=4), MeshConfig(sequence=2, tensor=4)])
 def test_the_residual_may_be_cut_along_the_length_by_tensor_too(mesh):
     rules = ShardingRules(residual_length=("sequence", "tensor"))
-    check("dense", dense(replace(mesh, rules=rules)))
+    assert_trains_as_on_one_device("dense", dense(replace(mesh, rules=rules)))
 
 
 @pytest.mark.slow
@@ -91,4 +91,4 @@ def test_the_residual_may_be_cut_along_the_length_by_tensor_too(mesh):
 def test_what_is_computed_again_changes_nothing_on_a_mesh(remat):
     config = dense(MeshConfig(fsdp=2, sequence=2, tensor=2))
     model = replace(config.model, remat=remat, scan_layers=True)
-    check("dense", replace(config, model=model))
+    assert_trains_as_on_one_device("dense", replace(config, model=model))

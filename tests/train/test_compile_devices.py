@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 
 from configs.errors import InputError
+from configs.schema import MeshConfig
 from planner.topology import parse_topology
-from train.compile_devices import arrange, group_links, make_compile_mesh, make_topology
+from train.compile_devices import group_links, make_topology
 from train.compiled import slice_axes
+from train.mesh import arrange, make_mesh
 
 
 def chips(grid: tuple[int, ...], num_slices: int = 1) -> list[Any]:
@@ -68,8 +69,8 @@ def test_slices_that_no_outer_axis_divides_are_refused():
 
 
 def test_a_mesh_of_another_number_of_devices_is_refused():
-    with pytest.raises(InputError, match="a product of 16"):
-        make_compile_mesh({"data": 1, "fsdp": 8}, chips((4, 4)))
+    with pytest.raises(InputError, match="got fsdp=8 = 8 devices, expected 16 .what the mesh is"):
+        make_mesh(MeshConfig(fsdp=8), chips((4, 4)))
 
 
 NAMES = ("data", "fsdp")
@@ -111,6 +112,5 @@ def test_gpus_of_a_host_share_its_switch():
 
 
 def test_pretended_devices_make_a_mesh():
-    mesh = make_compile_mesh({"data": 2, "fsdp": 4}, make_topology(parse_topology("cpu:8")))
-    assert isinstance(mesh, Mesh)
-    assert dict(mesh.shape) == {"data": 2, "fsdp": 4}
+    mesh = make_mesh(MeshConfig(data=2, fsdp=4), make_topology(parse_topology("cpu:8")))
+    assert mesh.devices.shape == (1, 2, 4, 1, 1, 1)

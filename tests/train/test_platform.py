@@ -179,11 +179,15 @@ def test_nothing_is_restarted_where_it_would_not_help(restarted, monkeypatch, fu
 
 
 def test_a_refused_restart_goes_on(restarted, monkeypatch):
-    def refuse(*_):
+    asked = []
+
+    def refuse(*arguments):
+        asked.append(arguments)
         raise PermissionError("sandbox")
 
     monkeypatch.setattr(os, "execve", refuse)
-    restart_with_huge_pages()
+    restart_with_huge_pages()  # returns
+    assert len(asked) == 1 and restarted == []
 
 
 def test_a_restart_happens_once_and_keeps_the_process(tmp_path):
