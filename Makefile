@@ -75,9 +75,11 @@ format: $(DEV)  ## ruff: fix and lay out
 types: $(DEV)  ## pyright
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-bench: $(DEV)  ## every benchmark under benchmarks/, one after another
-	@test -n "$(wildcard benchmarks/*.py)" || { echo "error: no benchmarks/*.py here" >&2; exit 1; }
-	@set -e; for file in $(wildcard benchmarks/*.py); do echo "$$file"; $(BIN)/python $$file $(ARGS); done
+# Those that need nothing else: no run, no chip, no peer's environment.
+BENCHMARKS := cpu_step cpu_training decode_speed data_pipeline loss_chunks step_time memory_model
+
+bench: $(DEV)  ## the benchmarks of this machine's CPU, one after another (idle cores, please)
+	@set -e; for name in $(BENCHMARKS); do echo "$$name"; $(BIN)/python -m benchmarks.$$name $(ARGS); done
 
 docs: $(DEV)  ## check that the links in README.md and docs/ resolve
 	$(BIN)/python -m pytest tests/test_docs.py
