@@ -58,7 +58,10 @@ def matrices_of(path: tuple, leaf: np.ndarray) -> np.ndarray:
     return np.reshape(leaf, sizes if axes.inputs else [sizes[0], sizes[2]])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [n if n != "two sides" else pytest.param(n, marks=pytest.mark.slow) for n in MODELS],
+)
 def test_a_stacked_models_steps_are_those_of_its_layers_taken_one_at_a_time(name):
     params = random_params(MODELS[name])
     optimizer = scale_by_adafactor(CONFIG)

@@ -55,6 +55,7 @@ def steps(folder: Path | str) -> tuple[list, str]:
     return json.loads(result.stdout), result.stderr
 
 
+@pytest.mark.slow
 def test_a_warm_start_compiles_nothing_and_gives_the_same_bits(tmp_path):
     (cold, cold_errors), (warm, warm_errors) = steps(tmp_path), steps(tmp_path)
     assert (cold[1], warm[1]) == (0, 2)

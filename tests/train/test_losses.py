@@ -178,7 +178,9 @@ def test_in_bf16_the_gradient_is_that_of_fp32_up_to_rounding(keeps, chunk_tokens
         assert relative_difference(np.asarray(a, np.float32), np.asarray(b)) < 2e-2
 
 
-@pytest.mark.parametrize("name", CUTS)
+@pytest.mark.parametrize(
+    "name", ["all", *(pytest.param(n, marks=pytest.mark.slow) for n in CUTS if n != "all")]
+)
 def test_cut_over_a_mesh_loss_and_gradients_are_those_of_one_device(name):
     mesh = make_mesh(CUTS[name], jax.devices()[: CUTS[name].num_devices])
     of = case(has_bias=True, softcap=1.5)
