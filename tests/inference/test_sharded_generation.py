@@ -29,7 +29,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     ("architecture", "mesh"),
     [
-        ("decoder_only", "data and tensor"),
+        pytest.param("decoder_only", "data and tensor", marks=pytest.mark.slow),
         pytest.param("encoder_decoder", "fsdp and tensor", marks=pytest.mark.slow),
     ],
 )
