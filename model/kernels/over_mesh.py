@@ -49,7 +49,8 @@ def attention_cuts(constrain: Constrain, query_shape: tuple[int, ...], num_kv_he
     """
     B, L, H, _ = query_shape
     _, kv_heads = constrain.cut_by(("batch", "kv_heads"), (B, num_kv_heads))
-    cuts = Cuts(*constrain.cut_by(("batch", "length", "heads"), (B, L, H)), kv_heads)
+    batch, length, heads = constrain.cut_by(("batch", "length", "heads"), (B, L, H))
+    cuts = Cuts(batch, length, heads, kv_heads)
     require(
         cuts.kv_heads in (cuts.heads, ()),
         "mesh.rules.kv_heads",
