@@ -4,6 +4,7 @@ Legend, besides the room's: T tokens of one device, S tokens of all devices amon
 width is cut, d a device's part of the width, v of the vocabulary.
 """
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -14,6 +15,12 @@ from jaxtyping import Array, Float, Int
 
 from configs.sharding import MeshAxes
 from model.constrain import Constrain
+
+
+# A TPU sorts the tokens of the rows that it adds to a table, by code that grows with their number:
+# half a million take it 5 s to compile, 16,384 1 s. Beside many more rows than tokens it does not
+# sort, but adds row after row; an eighth is enough for it to sort.
+_TPU_SHARE = 8
 
 
 class _Axes(NamedTuple):
@@ -28,8 +35,8 @@ class _Axes(NamedTuple):
 def look_up(
     table_VD: Float[Array, "V D"], tokens_BL: Int[Array, "B L"], constrain: Constrain
 ) -> Float[Array, "B L D"]:
-    """`table_VD[tokens_BL]`. Ids out of range must be refused on the host: here they give NaN, or
-    zeros where the vocabulary is cut.
+    """`table_VD[tokens_BL]`. Ids out of range must be refused on the host: here they give NaN; zeros
+    where the vocabulary is cut; the nearest row where rows travel.
 
     Where the devices that share the model width have fewer tokens than the table has rows, rows
     travel instead of the table: every device looks the tokens of all of them up in its columns,
@@ -44,14 +51,12 @@ def look_up(
     own_rows = len(table_VD) // constrain.num_devices(axes.vocab)
     if not axes.embed or own_tokens > own_rows or not set(axes.embed) <= set(tokens):
         return _gather_table(table_VD, tokens_BL, constrain)
+    own_batch = PartitionSpec(axes.batch or None, axes.length or None)
     return jax.shard_map(
-        partial(_exchange_rows, axes),
+        partial(_exchange_rows, axes, constrain.platform),
         mesh=constrain.mesh,
-        in_specs=(
-            PartitionSpec(axes.vocab or None, axes.embed),
-            PartitionSpec(axes.batch or None, axes.length or None),
-        ),
-        out_specs=PartitionSpec(axes.batch or None, axes.length or None, None),
+        in_specs=(PartitionSpec(axes.vocab or None, axes.embed), own_batch),
+        out_specs=PartitionSpec(*own_batch, None),
     )(table_VD, tokens_BL)
 
 
@@ -62,18 +67,71 @@ def _gather_table(table_VD: jax.Array, tokens_BL: jax.Array, constrain: Constrai
     return constrain(x_BLD, "batch", "length", "activation_embed")
 
 
-def _exchange_rows(axes: _Axes, table_vd: jax.Array, tokens_BL: jax.Array) -> jax.Array:
+def _exchange_rows(
+    axes: _Axes, platform: str, table_vd: jax.Array, tokens_BL: jax.Array
+) -> jax.Array:
     """One device's part: columns of everybody's tokens, then everybody's columns of its tokens."""
     tokens_S = jax.lax.all_gather(jnp.ravel(tokens_BL), axes.embed, axis=0, tiled=True)
+    # By name, the table is the same along axes that cut only tokens; its gradient is not.
+    only_tokens = tuple({*axes.batch, *axes.length} - {*axes.embed, *axes.vocab})
+    table_vd = jax.lax.pcast(table_vd, only_tokens, to="varying") if only_tokens else table_vd
+    at_once = tokens_S.size
+    if platform == "tpu":
+        at_once = math.gcd(at_once, 1 << (len(table_vd) // _TPU_SHARE).bit_length())
+    take = partial(_take, at_once, tuple({*axes.batch, *axes.length, *axes.vocab}))
     if axes.vocab:
         first = jax.lax.axis_index(axes.vocab) * table_vd.shape[0]
         tokens_S = tokens_S - first
         is_own_S = (tokens_S >= 0) & (tokens_S < table_vd.shape[0])
-        x_Sd = jnp.take(table_vd, jnp.where(is_own_S, tokens_S, 0), axis=0)
+        x_Sd = take(table_vd, tokens_S)
         x_Sd = jnp.where(is_own_S[:, None], x_Sd, 0)
     else:
-        x_Sd = jnp.take(table_vd, tokens_S, axis=0)
+        x_Sd = take(table_vd, tokens_S)
     x_TD = jax.lax.all_to_all(x_Sd, axes.embed, split_axis=0, concat_axis=1, tiled=True)
     if axes.vocab:
         x_TD = jax.lax.psum(x_TD, axes.vocab)
     return jnp.reshape(x_TD, (*tokens_BL.shape, x_TD.shape[-1]))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _take(
+    at_once: int, varying: MeshAxes, table_vd: jax.Array, tokens_S: jax.Array
+) -> jax.Array:
+    """Rows of a table on one device; its gradient adds so many tokens' rows at once.
+
+    Args:
+      at_once: divides S.
+      varying: mesh axes along which the table differs, by name.
+    """
+    return jnp.take(table_vd, tokens_S, axis=0, mode="clip")
+
+
+def _take_forward(
+    at_once: int, varying: MeshAxes, table_vd: jax.Array, tokens_S: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, int]]:
+    return _take(at_once, varying, table_vd, tokens_S), (tokens_S, len(table_vd))
+
+
+def _take_backward(
+    at_once: int, varying: MeshAxes, saved: tuple[jax.Array, int], gradient_Sd: jax.Array
+) -> tuple[jax.Array, None]:
+    tokens_S, num_rows = saved
+    d = gradient_Sd.shape[-1]
+
+    def add(sum_vd: jax.Array, some: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        tokens_s, gradient_sd = some
+        rows_vd = sum_vd.at[tokens_s]
+        more_sd = gradient_sd.astype(sum_vd.dtype)
+        return rows_vd.add(more_sd, mode="clip", wrap_negative_indices=False), None
+
+    zeros_vd = jnp.zeros((num_rows, d), jnp.float32)
+    zeros_vd = jax.lax.pcast(zeros_vd, varying, to="varying")
+    cut = (
+        jnp.reshape(tokens_S, (-1, at_once)),
+        jnp.reshape(gradient_Sd, (-1, at_once, d)),
+    )
+    sum_vd, _ = jax.lax.scan(add, zeros_vd, cut)
+    return sum_vd.astype(gradient_Sd.dtype), None
+
+
+_take.defvjp(_take_forward, _take_backward)

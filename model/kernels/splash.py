@@ -41,7 +41,8 @@ def splash_attention(
 ) -> Float[Array, "B L H C"]:
     """`dot_product_attention` by splash attention; what it can take, `choose_kernel` knows.
 
-    A query of padding gets 0. On a CPU the kernel is interpreted: right, and very slow.
+    A query of padding sees padding, or if there is none all keys alike: finite, and read by
+    nobody. On a CPU the kernel is interpreted: right, and very slow.
 
     Args:
       seen: who sees whom; slots are 0, 1, 2, … along queries and keys.
@@ -81,10 +82,8 @@ def _on_device(own: Operands, kernel: Any) -> Float[Array, "B L H C"]:
     segments = splash_kernel.SegmentIds(places.query_segments_BL, places.key_segments_BM)
     q_BHLC = jnp.transpose(q_BLHC, (0, 2, 1, 3))
     out_BHLC = jax.vmap(kernel)(q_BHLC, k_BKMC, v_BKMC, segments)
-    # Padding sees padding in there; nothing may come of it.
-    is_text_BL = places.query_segments_BL != 0
-    out_BLHC = jnp.transpose(out_BHLC, (0, 2, 1, 3))
-    return jnp.where(is_text_BL[:, :, None, None], out_BLHC, jnp.zeros((), out_BLHC.dtype))
+    # A choice by segments here, between kernel and projection, costs a copy of the output.
+    return jnp.transpose(out_BHLC, (0, 2, 1, 3))
 
 
 def _mask(spec: MaskSpec, L: int, M: int) -> splash_mask.Mask:
