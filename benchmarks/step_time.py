@@ -4,14 +4,16 @@
     .venv/bin/python -m benchmarks.step_time --out benchmarks/step_time.json --redraw
 
 The accounting says of a config, before anything is compiled, how many FLOPs its step executes
-(planner/flops.py) and how many bytes it keeps (planner/memory.py). A step is then taken to last
+(planner/flops.py), how many bytes it keeps (planner/memory.py) and how many attention scores it
+computes (planner/attention_kernel.py). A step is then taken to last
 
-    seconds = FLOPs / rate + bytes / bandwidth + overhead,
+    seconds = FLOPs / rate + bytes / bandwidth + scores / score rate,
 
-with the three constants of the machine solved for on three shapes (none below zero). The other
-shapes differ from those in width, depth, batch or row length, and tell how far the formula is off.
-Shapes take turns, a step each a round; the order turns too. The process starts itself again with
-huge pages, as `isoflop train` does.
+with the three constants of the machine solved for on three shapes (none below zero). Scores count
+for themselves because a CPU spends more on their softmax than on their products. The other shapes
+differ from those in width, depth, batch or row length, and tell how far the formula is off. Shapes
+take turns, one step that does not count (another shape's memory was freed before it) and one that
+does; the order turns too. The process starts itself again with huge pages, as `isoflop train` does.
 """
 
 import argparse
@@ -37,8 +39,11 @@ from configs.optimizer_config import AdamWConfig
 from configs.schema import RunConfig, TrainingConfig
 from configs.serialize import write_json
 from planner.accounting import total_params
+from planner.attention_kernel import attention_kernel, kernel_pairs
 from planner.flops import executed_flops_per_step
 from planner.memory import training_bytes
+from planner.parameters import sides
+from planner.plan import causal_blocks
 from report.pictures.canvas import COLORS, MUTED, new_figure, save_png, style
 from train.ahead_of_time import compile_train_step
 from train.feed import put_batch
@@ -57,12 +62,14 @@ PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "step_time.p
 _STATE_PASSES = 11
 # What is kept for the backward pass, logits included, is written once and read once.
 _KEPT_PASSES = 2
+# Half of what is done to a score is done forward, which blockwise attention does again backward.
+_SCORE_SHARE = {"reference": 1.0, "blockwise": 1.5}
 
 
 def shape(
     num_layers: int, emb_dim: int, num_heads: int, rows: int, seq_len: int, vocab_size: int = 2048
 ) -> RunConfig:
-    """A Llama on CPU as the planner sets it: unrolled, causal attention in two blocks."""
+    """A Llama on CPU as the planner sets it: unrolled, causal attention in blocks."""
     return RunConfig(
         name=f"{num_layers}×{emb_dim}, {rows}×{seq_len}",
         model=ModelConfig(
@@ -73,7 +80,7 @@ def shape(
                 num_heads=num_heads,
                 num_kv_heads=num_heads,
                 head_dim=emb_dim // num_heads,
-                causal_blocks=2,
+                causal_blocks=causal_blocks(seq_len),
             ),
             mlp=SwiGLUConfig(mlp_dim=emb_dim * 3),
             scan_layers=False,
@@ -109,29 +116,37 @@ class Load:
 
     flops: float
     bytes: float
+    scores: float
 
     @classmethod
     def of(cls, config: RunConfig) -> "Load":
         memory = training_bytes(config)
         kept = memory.activations + memory.logits
+        (side,) = sides(config.model)
+        kernel = attention_kernel(config, side, "cpu")
+        of_row = config.model.num_layers * config.model.attention.num_heads
+        of_row *= kernel_pairs(config, side, kernel) * _SCORE_SHARE[kernel]
         return cls(
             flops=executed_flops_per_step(config).total,
             bytes=_STATE_PASSES * memory.params + _KEPT_PASSES * kept,
+            scores=config.training.batch_size * of_row,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Seconds a FLOP, a byte, and a step; each 0 or more."""
+    """Seconds a FLOP, a byte, and an attention score; each 0 or more."""
 
     flop_seconds: float
     byte_seconds: float
-    overhead_seconds: float
+    score_seconds: float
 
     def seconds(self, load: Load) -> float:
         """How long the step should take."""
         return (
-            load.flops * self.flop_seconds + load.bytes * self.byte_seconds + self.overhead_seconds
+            load.flops * self.flop_seconds
+            + load.bytes * self.byte_seconds
+            + load.scores * self.score_seconds
         )
 
 
@@ -145,11 +160,11 @@ def calibrate(loads: Sequence[Load], seconds: Sequence[float]) -> Machine:
         raise ValueError(
             f"loads: got {len(loads)} and {len(seconds)} seconds, expected three or more of both"
         )
-    terms = np.array([[load.flops, load.bytes, 1.0] for load in loads])
+    terms = np.array([[load.flops, load.bytes, load.scores] for load in loads])
     scale = terms.max(axis=0)
     constants, _ = nnls(terms / scale / np.array(seconds)[:, None], np.ones(len(loads)))
-    flop, byte, overhead = (constants / scale).tolist()
-    return Machine(flop_seconds=flop, byte_seconds=byte, overhead_seconds=overhead)
+    flop, byte, score = (constants / scale).tolist()
+    return Machine(flop_seconds=flop, byte_seconds=byte, score_seconds=score)
 
 
 def start_step(config: RunConfig) -> Callable[[], None]:
@@ -175,6 +190,7 @@ def measure(configs: Sequence[RunConfig], rounds: int) -> list[dict[str, Any]]:
     for number in range(rounds):
         for turn in range(len(configs)):
             index = (turn + number) % len(configs)
+            steps[index]()
             start, cpu_start = time.perf_counter(), time.process_time()
             steps[index]()
             taken[index].append((time.perf_counter() - start, time.process_time() - cpu_start))
@@ -189,6 +205,7 @@ def measure(configs: Sequence[RunConfig], rounds: int) -> list[dict[str, Any]]:
                 "seq_len": config.data.seq_len,
                 "flops": load.flops,
                 "bytes": load.bytes,
+                "scores": load.scores,
                 "seconds": statistics.median(wall for wall, _ in times),
                 "least_seconds": min(wall for wall, _ in times),
                 "cpu_seconds": statistics.median(cpu for _, cpu in times),
@@ -202,7 +219,9 @@ def judge(records: Sequence[Mapping[str, Any]], num_calibration: int) -> dict[st
 
     error: expected over measured, minus 1.
     """
-    loads = [Load(flops=record["flops"], bytes=record["bytes"]) for record in records]
+    loads = [
+        Load(**{name: record[name] for name in ("flops", "bytes", "scores")}) for record in records
+    ]
     seconds = [record["seconds"] for record in records]
     machine = calibrate(loads[:num_calibration], seconds[:num_calibration])
     judged = [
@@ -219,7 +238,7 @@ def judge(records: Sequence[Mapping[str, Any]], num_calibration: int) -> dict[st
         "machine": {
             "gflops_per_second": _rate(machine.flop_seconds) / 1e9,
             "gb_per_second": _rate(machine.byte_seconds) / 1e9,
-            "overhead_seconds": machine.overhead_seconds,
+            "scores_per_second": _rate(machine.score_seconds),
         },
         "largest_error": max(errors),
         "mean_error": statistics.mean(errors),
@@ -270,14 +289,15 @@ def draw(result: Mapping[str, Any]) -> Figure:
 def table(result: Mapping[str, Any]) -> str:
     """Markdown: a row a shape."""
     lines = [
-        "| layers × width, rows × length | parameters | GFLOP | MB | measured, ms | expected | error |",  # noqa: E501
-        "|---|---|---|---|---|---|---|",
+        "| layers × width, rows × length | parameters | GFLOP | MB | scores | measured, ms "
+        "| expected | error |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for s in result["shapes"]:
         error = "calibration" if s["is_calibration"] else f"{s['error']:+.0%}"
         lines.append(
             f"| {s['shape']} | {s['params'] / 1e6:.2f}M | {s['flops'] / 1e9:.1f} "
-            f"| {s['bytes'] / 1e6:,.0f} | {s['seconds'] * 1e3:.1f} "
+            f"| {s['bytes'] / 1e6:,.0f} | {s['scores'] / 1e6:.1f}M | {s['seconds'] * 1e3:.1f} "
             f"| {s['expected_seconds'] * 1e3:.1f} | {error} |"
         )
     return "\n".join(lines)

@@ -93,7 +93,7 @@ class _Projections(nn.Module):
         if self.config.attention.qk_norm:
             q_BLHC = self.query_norm(q_BLHC)
         if angles is not None:
-            q_BLHC = rotate(q_BLHC, angles)
+            q_BLHC = rotate(q_BLHC, angles, platform=self.constrain.platform)
         return self.constrain(q_BLHC, "batch", "length", "heads", None)
 
     def keys_and_values(
@@ -103,7 +103,7 @@ class _Projections(nn.Module):
         if self.config.attention.qk_norm:
             k_BMKC = self.key_norm(k_BMKC)
         if angles is not None:
-            k_BMKC = rotate(k_BMKC, angles)
+            k_BMKC = rotate(k_BMKC, angles, platform=self.constrain.platform)
         k_BMKC = self.constrain(k_BMKC, "batch", "length", "kv_heads", None)
         return k_BMKC, self.constrain(self.value(x_BMD), "batch", "length", "kv_heads", None)
 

@@ -16,11 +16,10 @@ from jaxtyping import Array, Float, Int
 from configs.sharding import MeshAxes
 from model.constrain import Constrain
 
-
-# A TPU sorts the tokens of the rows that it adds to a table, by code that grows with their number:
-# half a million take it 5 s to compile, 16,384 1 s. Beside many more rows than tokens it does not
-# sort, but adds row after row; an eighth is enough for it to sort.
-_TPU_SHARE = 8
+# A TPU adds few rows to a table of many one after the other. More than about a tenth as many as the
+# table has it sorts first, by code that grows with their number: half a million take it 7 s of
+# processor time to compile, a loop over 4,096 at a time .3 s.
+_TPU_SHARE = 16
 
 
 class _Axes(NamedTuple):
@@ -35,8 +34,8 @@ class _Axes(NamedTuple):
 def look_up(
     table_VD: Float[Array, "V D"], tokens_BL: Int[Array, "B L"], constrain: Constrain
 ) -> Float[Array, "B L D"]:
-    """`table_VD[tokens_BL]`. Ids out of range must be refused on the host: here they give NaN; zeros
-    where the vocabulary is cut; the nearest row where rows travel.
+    """`table_VD[tokens_BL]`. Ids out of range must be refused on the host: here they give NaN, or
+    where rows travel the nearest row, or zeros if the vocabulary is cut.
 
     Where the devices that share the model width have fewer tokens than the table has rows, rows
     travel instead of the table: every device looks the tokens of all of them up in its columns,
@@ -77,7 +76,7 @@ def _exchange_rows(
     table_vd = jax.lax.pcast(table_vd, only_tokens, to="varying") if only_tokens else table_vd
     at_once = tokens_S.size
     if platform == "tpu":
-        at_once = math.gcd(at_once, 1 << (len(table_vd) // _TPU_SHARE).bit_length())
+        at_once = math.gcd(at_once, _power_of_two(len(table_vd) // _TPU_SHARE))
     take = partial(_take, at_once, tuple({*axes.batch, *axes.length, *axes.vocab}))
     if axes.vocab:
         first = jax.lax.axis_index(axes.vocab) * table_vd.shape[0]
@@ -93,10 +92,13 @@ def _exchange_rows(
     return jnp.reshape(x_TD, (*tokens_BL.shape, x_TD.shape[-1]))
 
 
+def _power_of_two(n: int) -> int:
+    """The largest that is at most n, and at least 1."""
+    return 1 << max(n, 1).bit_length() - 1
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _take(
-    at_once: int, varying: MeshAxes, table_vd: jax.Array, tokens_S: jax.Array
-) -> jax.Array:
+def _take(at_once: int, varying: MeshAxes, table_vd: jax.Array, tokens_S: jax.Array) -> jax.Array:
     """Rows of a table on one device; its gradient adds so many tokens' rows at once.
 
     Args:

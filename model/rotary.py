@@ -19,10 +19,13 @@ from configs.position_config import (
 
 
 class Rotation(NamedTuple):
-    """Cosine and sine of every angle, fp32 [B, L, C/2]; computed once, used by every layer."""
+    """Cosine and sine of every feature's angle, fp32 [B, L, C]; computed once, used by every layer.
 
-    cos_BLc: Float[Array, "B L c"]
-    sin_BLc: Float[Array, "B L c"]
+    Feature j and feature j + C/2 have the same angle; the sine of the first is negated.
+    """
+
+    cos_BLC: Float[Array, "B L C"]
+    sin_BLC: Float[Array, "B L C"]
 
 
 def rotation(config: RopeConfig, positions_BL: Int[Array, "B L"], head_dim: int) -> Rotation:
@@ -39,11 +42,24 @@ def local_rotation(config: RopeConfig, positions_BL: Int[Array, "B L"], head_dim
     return _rotation(frequencies(config.local_theta, head_dim), positions_BL, 1.0)
 
 
-def rotate(x_BLHC: Float[Array, "B L H C"], angles: Rotation) -> Float[Array, "B L H C"]:
-    """Turns feature j with feature j + C/2, the pairing Llama's published weights use."""
-    cos = angles.cos_BLc[:, :, None, :].astype(x_BLHC.dtype)
-    sin = angles.sin_BLc[:, :, None, :].astype(x_BLHC.dtype)
+def rotate(
+    x_BLHC: Float[Array, "B L H C"], angles: Rotation, *, platform: str = "cpu"
+) -> Float[Array, "B L H C"]:
+    """Turns feature j with feature j + C/2, the pairing Llama's published weights use.
+
+    Args:
+      platform: of the program. A TPU swaps halves by a product with a permutation, exact and in
+        whole registers: half a head fills half of one, and cutting and joining halves takes it as
+        long as the projection before.
+    """
+    cos, sin = (angle[:, :, None, :].astype(x_BLHC.dtype) for angle in angles)
+    half = x_BLHC.shape[-1] // 2
+    if platform == "tpu":
+        swap_CC = jnp.roll(jnp.eye(2 * half, dtype=x_BLHC.dtype), half, axis=1)
+        precision = "highest" if x_BLHC.dtype == jnp.float32 else None
+        return x_BLHC * cos + jnp.tensordot(x_BLHC, swap_CC, 1, precision=precision) * sin
     first, second = jnp.split(x_BLHC, 2, axis=-1)
+    cos, sin = cos[..., :half], sin[..., half:]
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
@@ -56,7 +72,10 @@ def _rotation(
     frequency_c: Float[Array, " c"], positions_BL: Int[Array, "B L"], amplitude: float
 ) -> Rotation:
     angle_BLc = positions_BL[..., None].astype(jnp.float32) * frequency_c[None, None, :]
-    return Rotation(jnp.cos(angle_BLc) * amplitude, jnp.sin(angle_BLc) * amplitude)
+    cos_BLc, sin_BLc = jnp.cos(angle_BLc) * amplitude, jnp.sin(angle_BLc) * amplitude
+    return Rotation(
+        jnp.concatenate([cos_BLc, cos_BLc], axis=-1), jnp.concatenate([-sin_BLc, sin_BLc], axis=-1)
+    )
 
 
 def _amplitude(scaling: RopeScalingConfig) -> float:

@@ -231,9 +231,21 @@ def _without_sizes(
         tie_embeddings=optimum.params < _UNTIED_FROM if is_decoder else template.tie_embeddings,
         position=position,
         attention=replace(
-            template.attention, causal_blocks=2 if has_causal_side and not is_accelerator else 1
+            template.attention,
+            causal_blocks=1
+            if is_accelerator or not has_causal_side
+            else causal_blocks(lengths.length),
         ),
     )
+
+
+def causal_blocks(length: int) -> int:
+    """How many blocks a CPU's reference attention takes a causal row in: each has 128 queries or
+    more, 8 are enough (benchmarks/RESULTS.md)."""
+    blocks = 2
+    while blocks < 8 and length % (2 * blocks) == 0 and length // (2 * blocks) >= 128:
+        blocks *= 2
+    return blocks
 
 
 def _loss_for_batch(law: Law, optimum: Optimum) -> float | None:

@@ -192,6 +192,7 @@ def test_beams_are_theirs(pair_of, family):
     assert finished == {True, False}
 
 
+@pytest.mark.slow
 def test_a_repetition_penalty_is_theirs(pair_of):
     theirs, ours, prompts, eos = pair_of("llama")
     prompts = [prompts[0], prompts[1] * 3]  # alike in length: theirs would penalise padding too

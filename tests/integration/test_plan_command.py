@@ -113,6 +113,7 @@ def test_machines_that_are_none_are_refused_in_one_line(capsys, args, field):
 SMALL = "plan --chips h100:1 --budget-flops 3e13 --preset decoder_only/tiny"
 
 
+@pytest.mark.slow
 def test_a_verified_plan_promises_what_the_compiler_counted(capsys):
     args = f"{SMALL} --verify --topology cpu:1 --json"
     assert isoflop.run(args.split()) == 0

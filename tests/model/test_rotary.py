@@ -40,6 +40,15 @@ def test_rotation_is_the_published_half_rotation(theta):
     np.testing.assert_allclose(rotated(x, positions, theta)[:4], expected[:4], atol=3e-6)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_tpu_turns_alike_without_halves(dtype):
+    x_BLHC = jnp.asarray(random_heads(6)[None], dtype)
+    angles = rotation(RopeConfig(), jnp.asarray([[0, 1, 2, 9, 100, 1023]]), C)
+    by_product = rotate(x_BLHC, angles, platform="tpu")
+    assert by_product.dtype == dtype
+    np.testing.assert_array_equal(by_product, rotate(x_BLHC, angles))
+
+
 def test_scores_depend_on_the_difference_of_positions_alone():
     q, k = random_heads(1, seed=1), random_heads(1, seed=2)
 
@@ -64,7 +73,9 @@ def test_position_zero_turns_nothing_and_no_position_changes_lengths():
 
 def frequencies(angles: Rotation, *, amplitude: float = 1.0) -> np.ndarray:
     """Radians per position, from the angles of position 1, which are below pi."""
-    cos, sin = np.asarray(angles.cos_BLc)[0, 1], np.asarray(angles.sin_BLc)[0, 1]
+    (cos, again), (negated, sin) = (np.split(np.asarray(angle)[0, 1], 2) for angle in angles)
+    np.testing.assert_array_equal(again, cos)
+    np.testing.assert_array_equal(negated, -sin)
     np.testing.assert_allclose(np.hypot(cos, sin), amplitude, rtol=1e-6)
     return np.arctan2(sin, cos)
 
@@ -148,7 +159,7 @@ def test_llama_3_keeps_fast_features_and_slows_slow_ones_down():
 
 def test_yarns_amplitude_follows_from_the_factor():
     scaled = rotation(RopeConfig(scaling=YarnScalingConfig(factor=4.0)), TWO_POSITIONS, C)
-    amplitude = np.hypot(scaled.cos_BLc, scaled.sin_BLc)
+    amplitude = np.hypot(scaled.cos_BLC, scaled.sin_BLC)
     np.testing.assert_allclose(amplitude, 0.1 * np.log(4.0) + 1, rtol=1e-6)
 
 

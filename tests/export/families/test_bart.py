@@ -139,6 +139,7 @@ def test_imported_and_written_again_it_is_the_same(changes, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_an_exported_model_is_loaded_whole_and_gives_our_logits(tokenizer, tmp_path):
     check_export(our_bart(), "bart", tokenizer, tmp_path / "x")
 

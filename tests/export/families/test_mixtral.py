@@ -47,6 +47,7 @@ def test_imported_and_written_again_it_is_the_same(name, tmp_path):
     check_round_trip(mixtral(**THEIRS[name]), tmp_path)
 
 
+@pytest.mark.slow
 def test_an_exported_model_is_loaded_whole_and_gives_our_logits(tokenizer, tmp_path):
     config = make_config(
         mlp=MoEConfig(mlp_dim=36, num_experts=3, experts_per_token=2),
