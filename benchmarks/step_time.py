@@ -13,7 +13,8 @@ with the three constants of the machine solved for on three shapes (none below z
 for themselves because a CPU spends more on their softmax than on their products. The other shapes
 differ from those in width, depth, batch or row length, and tell how far the formula is off. Shapes
 take turns, one step that does not count (another shape's memory was freed before it) and one that
-does; the order turns too. The process starts itself again with huge pages, as `isoflop train` does.
+does; the order turns too. A shape's time is the least of its rounds, what the machine takes when it
+is left alone. The process starts itself again with huge pages, as `isoflop train` does.
 """
 
 import argparse
@@ -206,8 +207,8 @@ def measure(configs: Sequence[RunConfig], rounds: int) -> list[dict[str, Any]]:
                 "flops": load.flops,
                 "bytes": load.bytes,
                 "scores": load.scores,
-                "seconds": statistics.median(wall for wall, _ in times),
-                "least_seconds": min(wall for wall, _ in times),
+                "seconds": min(wall for wall, _ in times),
+                "median_seconds": statistics.median(wall for wall, _ in times),
                 "cpu_seconds": statistics.median(cpu for _, cpu in times),
             }
         )
@@ -282,7 +283,8 @@ def draw(result: Mapping[str, Any]) -> Figure:
         for edge in (-GOAL, GOAL):
             errors.axvline(100 * edge, color=MUTED, linewidth=0.8, linestyle="--")
         errors.axvline(0, color=MUTED, linewidth=0.8)
-        errors.set_xlabel("expected against measured, %  (layers × width, rows × length)")
+        errors.set_xlabel("expected against measured, %")
+        errors.set_title("layers × width, rows × length", loc="left", fontsize="medium")
     return figure
 
 

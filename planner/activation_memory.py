@@ -57,21 +57,33 @@ def layers_bytes(config: RunConfig, platform: Platform) -> LayersBytes:
     stack that the loop over layers made of it. Besides its layers an encoder leaves a decoder its
     output and collects its gradient, in fp32.
     """
-    m, lengths, item = config.model, config.lengths, item_bytes(config)
-    rows = rows_per_device(config)
-    kept, added = 0, 0
-    for side in sides(m):
-        all_of_it = _of_layer(config, side, "none", platform)
-        gradient = rows * 4 * held_scores(config, side, platform)
-        for remat in m.layer_remat(side.num_layers):
-            of_layer = _of_layer(config, side, remat, platform)
-            kept += of_layer
-            again = all_of_it if remat == "full" else all_of_it - of_layer
-            if remat in ("none", "attention"):
-                again += of_layer // 2
-            added = max(added, gradient + again)
-        if side.reads_memory:
-            kept += rows * lengths.encoder_length * m.emb_dim * (item + 4)
+    of_sides = [_of_side(config, side, platform) for side in sides(config.model)]
+    return LayersBytes(sum(of.kept for of in of_sides), max(of.added for of in of_sides))
+
+
+def kept_until(config: RunConfig, side: Side, platform: Platform) -> int:
+    """What layers keep when a side's backward pass begins: a decoder's comes before its encoder's,
+    and leaves nothing of what it kept."""
+    before = sides(config.model)
+    before = before[: before.index(side) + 1]
+    return sum(_of_side(config, one, platform).kept for one in before)
+
+
+def _of_side(config: RunConfig, side: Side, platform: Platform) -> LayersBytes:
+    rows, kept, added = rows_per_device(config), 0, 0
+    all_of_it = _of_layer(config, side, "none", platform)
+    gradient = rows * 4 * held_scores(config, side, platform)
+    for remat in config.model.layer_remat(side.num_layers):
+        of_layer = _of_layer(config, side, remat, platform)
+        kept += of_layer
+        again = all_of_it if remat == "full" else all_of_it - of_layer
+        if remat in ("none", "attention"):
+            again += of_layer // 2
+        added = max(added, gradient + again)
+    if side.reads_memory:
+        kept += (
+            rows * config.lengths.encoder_length * config.model.emb_dim * (item_bytes(config) + 4)
+        )
     return LayersBytes(kept, added)
 
 

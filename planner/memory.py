@@ -56,8 +56,7 @@ def training_bytes(config: RunConfig, *, platform: Platform = "cpu") -> Training
     - Update: the summed gradient, and its mean, which the norm needs whole before any of it is
       clipped; for Muon's matrices also the iterate and its product.
 
-    On TPUs the parts of `planner.tpu_memory` are added up, as that compiler does; what is really
-    allocated is less.
+    On TPUs it is the larger of two moments of `planner.tpu_memory`.
 
     Not counted: batch, on CPU and GPU fragmentation, 16-bit copies of the parameters, layers'
     kernels gathered one at a time. XLA's CPU backend holds more than this in bf16 (it widens stored
@@ -76,10 +75,10 @@ def training_bytes(config: RunConfig, *, platform: Platform = "cpu") -> Training
             optimizer=optimizer,
             gradients=held.gradients,
             activations=held.activations,
-            layer=held.layer + held.kernels + held.casts + held.embedding,
+            layer=held.layer + held.kernels + held.casts,
             logits=held.loss,
             update=update,
-            total=params + optimizer + sum(held),
+            total=params + optimizer + held.fullest,
         )
     accumulated = 0 if config.training.num_microbatches == 1 else 4 * elements
     gradients = accumulated + 4 * elements

@@ -1,10 +1,8 @@
-"""What a train step holds on a TPU besides its state, as the compiler counts it.
+"""What a train step holds on a TPU besides its state, at the fullest moment, as the compiler says.
 
-XLA's CPU and GPU compilers report as temporaries what the fullest moment holds. The TPU's reports
-more than it allocates (1.3 to 1.5 times as much, in the programs looked at, where one can compare
-`temp_size_in_bytes` with the buffer assignment): arrays of different moments that share memory are
-in part counted each for itself. Its figure is nearer to the sum over the moments than to the
-fullest of them, so the parts are added up here.
+The TPU's compiler reports two figures. `temp_size_in_bytes` counts some arrays of different moments
+that share memory one by one; `peak_memory_in_bytes`, arguments included, is what it allocates, and
+what it compares with the chip's memory. This is about the second.
 
 Letters: T tokens of a microbatch on one device, D model width, H heads and K key/value heads of one
 device, C head dim, F MLP width of one device, v entries of the vocabulary on one device.
@@ -14,13 +12,13 @@ import math
 from typing import NamedTuple
 
 from configs.mlp_config import GATED, MoEConfig
-from configs.position_config import RopeConfig
 from configs.schema import RunConfig
 from configs.sharding import resolve
 from planner.activation_memory import (
     heads_per_device,
     held_scores,
     item_bytes,
+    kept_until,
     layers_bytes,
     mlp_width_per_device,
     places_per_row,
@@ -34,25 +32,25 @@ _CHUNK_BYTES = 2**28  # of fp32 logits, as train/losses.py cuts them
 # Fitted: how many arrays of a kind a program holds, forward and backward together.
 _WIDTH_ARRAYS = 7  # [T, D]: inputs, norms, residuals and their gradients
 _HEAD_ARRAYS = 5  # [T, H, C]: queries, outputs, their gradients, in both orders of axes
-_ROTATED_ARRAYS = 3  # [T, H, C/2]: halves of queries being turned, and their gradients
 _KEY_ARRAYS = 5  # [T, K, C]
 _STATISTICS = 2  # [T, H], fp32: a kernel's, in all lanes
-_SCORE_BYTES = 8  # of a score, where the reference holds them
+_SCORE_BYTES = 2  # of a score, where the reference holds them
 _GATED_ARRAYS, _UNGATED_ARRAYS = 5, 3  # [T, F]
 _CHOSEN_WIDE_ARRAYS = 3  # [slots, F] of a mixture
-_CHOSEN_ARRAYS = 7  # [slots, D] of a mixture: rows of choices and their gradients
-_GATHERED_ARRAYS = 6  # [T, D] of the tokens that devices of an expert axis share
-_EMBEDDING_ARRAYS = 3  # [T, D]: rows on their way from the devices that have the table's columns
+_CHOSEN_ARRAYS = 4  # [slots, D] of a mixture: rows of choices and their gradients
+_GATHERED_ARRAYS = 2  # [T, D] of the tokens that devices of an expert axis share
 _GATHERED_KERNELS = 1.25  # of each of a layer's kernels: some are there twice
 
 
 class TpuBytes(NamedTuple):
-    """Bytes of one device, by what they are for.
+    """Bytes of one device, by what they are for, and of all that is there at the fullest moment.
 
     activations: kept for the backward pass. gradients: fp32, of all parameters. casts: 16-bit
-    copies of all layers' kernels, cut as they are stored, one for each direction. kernels: of one
-    layer, gathered. layer: one layer's activations while it runs. loss: the head, its gradient in
-    fp32 and as it travels, and a chunk of logits. embedding: looked-up rows on their way.
+    copies of all layers' kernels, cut as they are stored. kernels: of one layer, gathered. layer:
+    one layer's activations while it runs. loss: the head, its gradient, and a chunk of logits.
+    fullest: the larger of two moments, the loss (activations, casts, the head; where gradients are
+    accumulated also their sum) and a layer's backward pass (all but the head; of an encoder's
+    layers what the decoder kept is gone). A microbatch's gradients are added where the sum lies.
     """
 
     activations: int
@@ -61,7 +59,7 @@ class TpuBytes(NamedTuple):
     kernels: int
     layer: int
     loss: int
-    embedding: int
+    fullest: int
 
 
 def tpu_bytes(config: RunConfig) -> TpuBytes:
@@ -71,16 +69,16 @@ def tpu_bytes(config: RunConfig) -> TpuBytes:
         held = spec.size // _cuts(config, spec)
         elements += held
         of_layers += held if spec.is_layer_kernel else 0
-    has_accumulated = config.training.num_microbatches > 1
-    return TpuBytes(
-        activations=layers_bytes(config, "tpu").kept,
-        gradients=4 * elements * (2 if has_accumulated else 1),
-        casts=2 * 2 * of_layers if item_bytes(config) == 2 else 0,
-        kernels=max(_gathered_kernels(config, side) for side in sides(config.model)),
-        layer=max(_layer(config, side) for side in sides(config.model)),
-        loss=_loss(config),
-        embedding=_embedding(config),
-    )
+    activations, gradients, loss = layers_bytes(config, "tpu").kept, 4 * elements, _loss(config)
+    casts = 2 * of_layers if item_bytes(config) == 2 else 0
+    summed = gradients if config.training.num_microbatches > 1 else 0
+    of_sides = [
+        (kept_until(config, side, "tpu"), _gathered_kernels(config, side), _layer(config, side))
+        for side in sides(config.model)
+    ]
+    fullest = max(activations + loss + summed, *(gradients + sum(of) for of in of_sides))
+    _, kernels, layer = map(max, zip(*of_sides, strict=True))
+    return TpuBytes(activations, gradients, casts, kernels, layer, loss, fullest=casts + fullest)
 
 
 def _cuts(config: RunConfig, spec: ParameterSpec, *, whole: str = "") -> int:
@@ -115,8 +113,6 @@ def _layer(config: RunConfig, side: Side) -> int:
     tokens = rows * places_per_row(config, side)
     num_attentions = 2 if side.reads_memory else 1
     per_token = _HEAD_ARRAYS * heads * _padded(C) + _KEY_ARRAYS * kv_heads * _padded(C)
-    if isinstance(m.position, RopeConfig):
-        per_token += _ROTATED_ARRAYS * heads * _padded(C // 2)
     held = item * tokens * (_WIDTH_ARRAYS * D + num_attentions * per_token)
     if attention_kernel(config, side, "tpu") != "reference":
         held += _STATISTICS * 4 * tokens * heads * LANES
@@ -138,27 +134,18 @@ def _mlp(config: RunConfig, tokens: int) -> int:
 
 
 def _loss(config: RunConfig) -> int:
+    """The head's kernel as gathered, its gradient as it travels, and either its sum over chunks in
+    fp32 or, where that is less, every logit's gradient; a chunk of fp32 logits (train/losses.py).
+    """
     m, rules, sizes = config.model, config.mesh.rules, config.mesh.axis_sizes
     if not m.has_vocab_head:
         return 0
     side = sides(m)[-1]
     tokens = rows_per_device(config) * places_per_row(config, side)
-    vocab = m.vocab_size // rules.shards("vocab", sizes)
+    vocab, item = m.vocab_size // rules.shards("vocab", sizes), item_bytes(config)
     chunk = 4 * vocab * min(tokens, max(LANES, _CHUNK_BYTES // (4 * vocab)))
-    return m.emb_dim * vocab * (4 + 2 * item_bytes(config)) + chunk
-
-
-def _embedding(config: RunConfig) -> int:
-    """What the look-up moves, on the side that has more tokens: rows of the table, or where a
-    device has more tokens than that has rows, the table (model/lookup.py)."""
-    if not _is_width_cut(config):
-        return 0
-    m, rules, sizes = config.model, config.mesh.rules, config.mesh.axis_sizes
-    tokens = rows_per_device(config) * max(places_per_row(config, side) for side in sides(m))
-    table_rows = m.vocab_size // rules.shards("vocab", sizes)
-    if tokens > table_rows:
-        return item_bytes(config) * table_rows * m.emb_dim
-    return _EMBEDDING_ARRAYS * item_bytes(config) * tokens * m.emb_dim
+    kept = min(4 * m.emb_dim, item * tokens) if item == 2 else 4 * m.emb_dim
+    return vocab * (2 * item * m.emb_dim + kept) + chunk
 
 
 def _padded(width: int) -> int:

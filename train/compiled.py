@@ -27,6 +27,8 @@ class ProgramMemory:
       outputs: results that do not take the place of a donated argument.
       temporaries: activations, gradients, and whatever else lives within a step.
       total: all of these: arguments + outputs − donated + temporaries.
+      peak: of all of these, what the fullest moment holds. The TPU's compiler counts some arrays
+        that share memory one by one into `temporaries` and allocates less; the others say `total`.
       code: of the program itself, which lies in the same memory on TPUs.
       host: on the host's side (offloaded arrays).
     """
@@ -38,13 +40,14 @@ class ProgramMemory:
     outputs: int
     temporaries: int
     total: int
+    peak: int
     code: int
     host: int
 
     @property
     def needed(self) -> int:
-        """Program included."""
-        return self.total + self.code
+        """At the fullest moment, program included."""
+        return self.peak + self.code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +97,11 @@ def analyse(compiled: Any, mesh: Mesh, state: TrainState, batch: Batch) -> Compi
     text = compiled.as_text()
     if text is None:
         raise ValueError("compiled: got a program without text, expected optimized HLO")
-    costs = program_costs(text)
+    costs, platform = program_costs(text), mesh.devices.flat[0].platform
     return CompiledProgram(
-        platform=mesh.devices.flat[0].platform,
+        platform=platform,
         num_devices=mesh.devices.size,
-        memory=program_memory(compiled, state, batch),
+        memory=program_memory(compiled, state, batch, platform),
         flops=costs.flops,
         optional_flops=costs.optional_flops,
         memory_bytes=costs.memory_bytes,
@@ -109,7 +112,7 @@ def analyse(compiled: Any, mesh: Mesh, state: TrainState, batch: Batch) -> Compi
     )
 
 
-def program_memory(compiled: Any, state: TrainState, batch: Batch) -> ProgramMemory:
+def program_memory(compiled: Any, state: TrainState, batch: Batch, platform: str) -> ProgramMemory:
     """The compiler's memory analysis, its arguments told apart by the abstract state's shardings.
 
     Raises:
@@ -124,6 +127,7 @@ def program_memory(compiled: Any, state: TrainState, batch: Batch) -> ProgramMem
     rows = min(_device_bytes(batch), max(arguments - params - optimizer, 0))
     outputs = stats.output_size_in_bytes - stats.alias_size_in_bytes
     temporaries = stats.temp_size_in_bytes
+    total = arguments + outputs + temporaries
     return ProgramMemory(
         params=params,
         optimizer=optimizer,
@@ -131,7 +135,9 @@ def program_memory(compiled: Any, state: TrainState, batch: Batch) -> ProgramMem
         padding=arguments - params - optimizer - rows,
         outputs=outputs,
         temporaries=temporaries,
-        total=arguments + outputs + temporaries,
+        total=total,
+        # Others' figure leaves out part of the arguments.
+        peak=stats.peak_memory_in_bytes if platform == "tpu" else total,
         code=stats.generated_code_size_in_bytes,
         host=stats.host_argument_size_in_bytes + stats.host_temp_size_in_bytes,
     )

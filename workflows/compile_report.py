@@ -292,8 +292,11 @@ def _print_memory(report: CompileReport, console: Console) -> None:
                 f"gradients {_gb(planned.gradients)}, logits {_gb(planned.logits)}",
             ),
             ("program", m.code, None, ""),
-            ("together", m.needed, planned.total, ""),
+            ("together", m.total + m.code, planned.total, ""),
+            ("at once", m.needed, None, "some temporaries share memory"),
         ):
+            if name == "at once" and m.peak == m.total:
+                continue
             table.add_row(f"  {name}", _gb(size), "" if plan is None else _gb(plan), note)
         console.print(table, highlight=False)
         if m.host:
