@@ -119,7 +119,7 @@ def llama_half() -> RunConfig:
 
 
 _OTHERS = (
-    (TpuCase(name="1b-tensor-v5e-16", config=tensor_1b, topology="v5e:4x4"), False),
+    (TpuCase(name="1b-tensor-v5e-16", config=tensor_1b, topology="v5e:4x4"), True),
     (TpuCase(name="qwen-8b-v6e-32", config=qwen_8b, topology="v6e:4x8"), False),
     (TpuCase(name="gemma-2b-v5e-16", config=gemma_2b, topology="v5e:4x4"), False),
     (TpuCase(name="t5-large-v5e-16", config=t5_large_16, topology="v5e:4x4"), False),

@@ -53,8 +53,8 @@ def training_bytes(config: RunConfig, *, platform: Platform = "cpu") -> Training
       of a chunk's logits (themselves and their gradient); of the gradients only the running sum.
     - A layer's backward pass: activations, gradients, the fp32 gradient of one layer's attention
       scores, what rematerialisation has to compute again of one layer, half of what it kept.
-    - Update: the summed gradient, and its mean, which the norm needs whole before any of it is
-      clipped; for Muon's matrices also the iterate and its product.
+    - Update: the summed gradient, and on a CPU its mean, which the norm needs whole before any of
+      it is clipped; for Muon's matrices also the iterate and its product.
 
     On TPUs it is the larger of two moments of `planner.tpu_memory`.
 
@@ -67,7 +67,10 @@ def training_bytes(config: RunConfig, *, platform: Platform = "cpu") -> Training
     """
     elements, matrices = _elements_per_device(config)
     params, optimizer = 4 * elements, 4 * state_elements(config)
-    update = 4 * (elements + matrices if isinstance(config.optimizer, MuonConfig) else elements)
+    # A GPU's update makes the mean on its way; elsewhere it is an array.
+    update = 0 if platform == "gpu" else 4 * elements
+    if isinstance(config.optimizer, MuonConfig):
+        update += 4 * matrices
     if platform == "tpu":
         held = tpu_bytes(config)
         return TrainingBytes(

@@ -30,10 +30,10 @@ from planner.parameters import ParameterSpec, Side, parameters, sides
 _CHUNK_BYTES = 2**28  # of fp32 logits, as train/losses.py cuts them
 
 # Fitted: how many arrays of a kind a program holds, forward and backward together.
-_WIDTH_ARRAYS = 7  # [T, D]: inputs, norms, residuals and their gradients
-_HEAD_ARRAYS = 5  # [T, H, C]: queries, outputs, their gradients, in both orders of axes
+_WIDTH_ARRAYS = 6  # [T, D]: inputs, norms, residuals and their gradients
+_HEAD_ARRAYS = 4  # [T, H, C]: queries, outputs, their gradients, in both orders of axes
 _KEY_ARRAYS = 5  # [T, K, C]
-_STATISTICS = 2  # [T, H], fp32: a kernel's, in all lanes
+_STATISTICS = 1  # [T, H], fp32: a kernel's, in all lanes
 _SCORE_BYTES = 2  # of a score, where the reference holds them
 _GATED_ARRAYS, _UNGATED_ARRAYS = 5, 3  # [T, F]
 _CHOSEN_WIDE_ARRAYS = 3  # [slots, F] of a mixture
@@ -46,8 +46,9 @@ class TpuBytes(NamedTuple):
     """Bytes of one device, by what they are for, and of all that is there at the fullest moment.
 
     activations: kept for the backward pass. gradients: fp32, of all parameters. casts: 16-bit
-    copies of all layers' kernels, cut as they are stored. kernels: of one layer, gathered. layer:
-    one layer's activations while it runs. loss: the head, its gradient, and a chunk of logits.
+    copies of all layers' kernels, cut as they are stored, where they are gathered for use. kernels:
+    of one layer, gathered. layer: one layer's activations while it runs. loss: the head, its
+    gradient, and a chunk of logits.
     fullest: the larger of two moments, the loss (activations, casts, the head; where gradients are
     accumulated also their sum) and a layer's backward pass (all but the head; of an encoder's
     layers what the decoder kept is gone). A microbatch's gradients are added where the sum lies.
@@ -70,7 +71,7 @@ def tpu_bytes(config: RunConfig) -> TpuBytes:
         elements += held
         of_layers += held if spec.is_layer_kernel else 0
     activations, gradients, loss = layers_bytes(config, "tpu").kept, 4 * elements, _loss(config)
-    casts = 2 * of_layers if item_bytes(config) == 2 else 0
+    casts = 2 * of_layers if item_bytes(config) == 2 and _is_width_cut(config) else 0
     summed = gradients if config.training.num_microbatches > 1 else 0
     of_sides = [
         (kept_until(config, side, "tpu"), _gathered_kernels(config, side), _layer(config, side))
