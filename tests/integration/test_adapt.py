@@ -201,6 +201,7 @@ def test_steps_to_trace_are_told_to_training(make_run, tmp_path, monkeypatch):
     assert asked == ["2:3"]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_other_text_and_some_of_the_old(make_run, tmp_path):
     params = make_run("decoder_only")
     folder = tmp_path / "domain"

@@ -54,6 +54,7 @@ def test_imported_and_written_again_it_is_the_same(name, tmp_path):
     assert imported.seq_len == 40
 
 
+@pytest.mark.slow
 def test_an_exported_model_is_loaded_whole_and_gives_our_logits(tokenizer, tmp_path):
     config = make_config(
         norm=LayerNormConfig(epsilon=1e-4),

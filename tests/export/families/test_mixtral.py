@@ -38,6 +38,7 @@ def mixtral(**changes: Any) -> Any:
 
 
 @pytest.mark.parametrize(("name", "scan_layers"), list(zip(THEIRS, SCANNED, strict=True)))
+@pytest.mark.slow
 def test_an_imported_model_gives_their_logits(name, scan_layers, tmp_path):
     check_import(mixtral(**THEIRS[name]), tmp_path, scan_layers=scan_layers)
 

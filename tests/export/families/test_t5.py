@@ -135,6 +135,7 @@ def test_imported_and_written_again_it_is_the_same(name, tmp_path):
     ],
     ids=["1.1", "1.0"],
 )
+@pytest.mark.slow
 def test_an_exported_model_is_loaded_whole_and_gives_our_logits(changes, tokenizer, tmp_path):
     check_export(our_t5(**changes), "t5", tokenizer, tmp_path / "x")
 
