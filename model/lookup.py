@@ -72,12 +72,13 @@ def _exchange_rows(
     """One device's part: columns of everybody's tokens, then everybody's columns of its tokens."""
     tokens_S = jax.lax.all_gather(jnp.ravel(tokens_BL), axes.embed, axis=0, tiled=True)
     # By name, the table is the same along axes that cut only tokens; its gradient is not.
-    only_tokens = tuple({*axes.batch, *axes.length} - {*axes.embed, *axes.vocab})
+    of_table = axes.embed + axes.vocab
+    only_tokens = tuple(axis for axis in axes.batch + axes.length if axis not in of_table)
     table_vd = jax.lax.pcast(table_vd, only_tokens, to="varying") if only_tokens else table_vd
     at_once = tokens_S.size
     if platform == "tpu":
         at_once = math.gcd(at_once, _power_of_two(len(table_vd) // _TPU_SHARE))
-    take = partial(_take, at_once, tuple({*axes.batch, *axes.length, *axes.vocab}))
+    take = partial(_take, at_once, of_table + only_tokens)
     if axes.vocab:
         first = jax.lax.axis_index(axes.vocab) * table_vd.shape[0]
         tokens_S = tokens_S - first

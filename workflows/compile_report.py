@@ -278,6 +278,9 @@ def _print_memory(report: CompileReport, console: Console) -> None:
         console.print(f"  {report.failure}", style="red", highlight=False)
     else:
         m = report.program.memory
+        last = [("together", m.needed, planned.total, "")]
+        if m.peak < m.total:
+            last = [("together", m.total + m.code, None, ""), ("at once", *last[0][1:])]
         for name, size, plan, note in (
             ("parameters", m.params, planned.params, "fp32"),
             ("optimizer", m.optimizer, planned.optimizer, ""),
@@ -292,11 +295,8 @@ def _print_memory(report: CompileReport, console: Console) -> None:
                 f"gradients {_gb(planned.gradients)}, logits {_gb(planned.logits)}",
             ),
             ("program", m.code, None, ""),
-            ("together", m.total + m.code, planned.total, ""),
-            ("at once", m.needed, None, "some temporaries share memory"),
+            *last,
         ):
-            if name == "at once" and m.peak == m.total:
-                continue
             table.add_row(f"  {name}", _gb(size), "" if plan is None else _gb(plan), note)
         console.print(table, highlight=False)
         if m.host:
