@@ -28,7 +28,7 @@ class ProgramMemory:
       temporaries: activations, gradients, and whatever else lives within a step.
       total: all of these: arguments + outputs − donated + temporaries.
       peak: of all of these, what the fullest moment holds. The TPU's compiler counts some arrays
-        that share memory one by one into `temporaries` and allocates less; the others say `total`.
+        that share memory one by one into `temporaries`, and allocates this; the others say `total`.
       code: of the program itself, which lies in the same memory on TPUs.
       host: on the host's side (offloaded arrays).
     """

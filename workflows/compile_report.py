@@ -279,7 +279,7 @@ def _print_memory(report: CompileReport, console: Console) -> None:
     else:
         m = report.program.memory
         last = [("together", m.needed, planned.total, "")]
-        if m.peak < m.total:
+        if m.peak != m.total:
             last = [("together", m.total + m.code, None, ""), ("at once", *last[0][1:])]
         for name, size, plan, note in (
             ("parameters", m.params, planned.params, "fp32"),

@@ -160,7 +160,7 @@ def test_accelerators_that_are_not_here(kind, topology, options):
     memory = record["program"]["memory"]
     assert memory["params"] == record["planned_memory"]["params"]
     arguments = memory["total"] - memory["outputs"] - memory["temporaries"]
-    assert arguments < memory["peak"] <= memory["total"]
+    assert arguments < memory["peak"]
     assert 0.9 < record["program"]["flops"] / record["planned_flops"] < 1.6
     assert record["program"]["unknown_loops"] == []
     assert 0 < record["roofline"]["floor_seconds"] <= record["roofline"]["serial_seconds"]
