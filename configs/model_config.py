@@ -15,6 +15,7 @@ DType = Literal["float32", "bfloat16"]
 Architecture = Literal["decoder_only", "encoder_only", "encoder_decoder"]
 Kernel = Literal["auto", "reference", "blockwise", "cudnn", "splash"]
 Remat = Literal["none", "attention", "dots", "full"]
+MOST_LAYERS = 10_000  # beyond any model; a slip of the keyboard would be counted layer by layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,6 +301,9 @@ class ModelConfig:
             emb_dim=self.emb_dim,
             num_layers=self.num_layers,
         )
+        for name in ("num_layers", "num_encoder_layers"):
+            layers = getattr(self, name)
+            require(layers <= MOST_LAYERS, f"model.{name}", layers, f"at most {MOST_LAYERS:,}")
         require(bool(self.remat_pattern), "model.remat_pattern", "none", "one or more")
         has_both = self.architecture == "encoder_decoder"
         require(

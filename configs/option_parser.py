@@ -1,9 +1,11 @@
 """tyro, with its multi-line boxes turned into one-line `InputError`s."""
 
 import contextlib
+import dataclasses
 import io
 import re
 import sys
+import typing
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -56,7 +58,7 @@ def parse_options(command: type[T], args: Sequence[str], **options: Any) -> tupl
         for cause in _causes(stop):
             if isinstance(cause, InputError):
                 raise cause from None
-        raise InputError(_one_line(printed.getvalue())) from None
+        raise InputError(_one_line(printed.getvalue(), command)) from None
     sys.stderr.write(printed.getvalue())
     return result
 
@@ -68,7 +70,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or cause.__context__
 
 
-def _one_line(box: str) -> str:
+def _one_line(box: str, command: type) -> str:
     """The message in a tyro error box, in our words where it is one of the usual ones."""
     text = " ".join(_body(box))
     if match := _BAD_VALUE.fullmatch(text):
@@ -82,8 +84,22 @@ def _one_line(box: str) -> str:
     if match := _NO_VALUE.fullmatch(text):
         return f"{match['option']}: got nothing, expected a value"
     if match := _MISSING.fullmatch(text):
-        return f"{match['prog']}: got too few arguments, expected {match['what']}; see --help"
+        words = match["what"].split()  # "--processes INT How many; …", or of an argument "PATH A …"
+        is_option = words[0].startswith("-")
+        what = " ".join(words[:2] if is_option else _positionals(command) or words[:1])
+        return f"{match['prog']}: got too few arguments, expected {what}; see --help"
     return text
+
+
+def _positionals(command: type) -> list[str]:
+    """The arguments that a command cannot do without, as `--help` would shout them: RUN, TEXT."""
+    hints = typing.get_type_hints(command, include_extras=True)
+    return [
+        field.name.upper()
+        for field in dataclasses.fields(command)
+        if tyro.conf.Positional in getattr(hints[field.name], "__metadata__", ())
+        and field.default is dataclasses.MISSING
+    ]
 
 
 def _body(box: str) -> Iterator[str]:

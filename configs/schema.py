@@ -1,7 +1,7 @@
 """What a run is: frozen, keyword-only dataclasses, one per concern, checked when built.
 
 A `RunConfig` says everything that decides a run's numbers: model, objective, data, optimizer,
-mesh and training. Each module receives just its own sub-config. Variants (position encoding,
+mesh, training and guard. Each module receives just its own sub-config. Variants (position encoding,
 norm, MLP, optimizer, schedule, objective, packing) are dataclasses that carry a `kind`; a new
 variant is a new dataclass added to the union and to the table of the room that resolves it.
 
@@ -10,6 +10,7 @@ Pure data: nothing here imports JAX. Lengths are in tokens, batches in rows (seq
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 from configs.data_config import DataConfig
 from configs.errors import require, require_at_least_zero, require_positive
@@ -63,8 +64,9 @@ class TrainingConfig:
     with, `batch_warmup_steps` for how many steps each (BloombergGPT, arXiv 2303.17564, doubles
     once). `eval_every` and `checkpoint_every` 0: only after the last step. `eval_tokens` caps the
     held-out tokens scored during training (0: all); the evaluation after the last step always
-    scores all. `keep_checkpoints`: the newest k, and with `keep_every` above 0 also each
-    checkpoint whose step is a multiple of it.
+    scores all. `keep_checkpoints`: the newest k; with `keep_every` above 0 also each checkpoint
+    whose step is a multiple of it; with `keep_best` above 0 also so many with the best held-out
+    loss.
     """
 
     num_steps: int = 1000
@@ -80,6 +82,7 @@ class TrainingConfig:
     checkpoint_every: int = 0
     keep_checkpoints: int = 2
     keep_every: int = 0
+    keep_best: int = 0
 
     def __post_init__(self):
         require_positive(
@@ -97,6 +100,13 @@ class TrainingConfig:
             eval_tokens=self.eval_tokens,
             checkpoint_every=self.checkpoint_every,
             keep_every=self.keep_every,
+            keep_best=self.keep_best,
+        )
+        require(
+            self.keep_best == 0 or self.eval_every > 0,
+            "training.keep_best",
+            self.keep_best,
+            "0 where eval_every is 0: only the last step is evaluated",
         )
         require(
             0 <= self.seed < 2**32, "training.seed", self.seed, "a whole number from 0 to 2**32 - 1"
@@ -151,6 +161,43 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GuardConfig:
+    """What a run does when its numbers go wrong (windows and intervals in steps).
+
+    A step whose loss or gradient is not finite never changes the parameters. With `spike_sigma`
+    above 0 neither does a spike: a loss so many standard deviations above the mean of the last
+    `spike_window` accepted losses. After either the run goes on with the next batch; at the
+    `nonfinite_limit`-th refused update in a row it stops. `spike_action` "rewind": at a spike it
+    goes back to an earlier checkpoint and passes over the batches that led there, `max_rewinds`
+    times at most. `check_every`: steps between checks for silent corruption (that replicas hold
+    equal bits, and that a step computed twice gives the same bits); 0: never.
+    """
+
+    nonfinite_limit: int = 10
+    spike_sigma: float = 0.0
+    spike_window: int = 128
+    spike_action: Literal["skip", "rewind"] = "skip"
+    max_rewinds: int = 3
+    check_every: int = 0
+
+    def __post_init__(self):
+        require_positive("guard", nonfinite_limit=self.nonfinite_limit)
+        require_at_least_zero(
+            "guard",
+            spike_sigma=self.spike_sigma,
+            max_rewinds=self.max_rewinds,
+            check_every=self.check_every,
+        )
+        require(self.spike_window >= 8, "guard.spike_window", self.spike_window, "8 steps or more")
+        require(
+            self.spike_action == "skip" or self.spike_sigma > 0,
+            "guard.spike_action",
+            self.spike_action,
+            "skip where spike_sigma is 0: no spike is looked for",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that decides a run's numbers, cross-checked."""
 
@@ -161,6 +208,7 @@ class RunConfig:
     optimizer: OptimizerConfig = field(default_factory=AdamWConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
 
     def __post_init__(self):
         require(

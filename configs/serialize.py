@@ -97,13 +97,9 @@ def load_config(path: str | os.PathLike[str]) -> RunConfig:
         raise InputError(f"{path}: {error}") from None
 
 
-def fingerprint(config: RunConfig) -> str:
-    """SHA-256 (hex) of everything that decides the numbers.
-
-    Where corpora lie and how many threads read them does not.
-
-    The same on every machine and Python version, whatever the order of keys.
-    """
+def deciding(config: RunConfig) -> dict[str, Any]:
+    """The config as JSON types without what does not decide the numbers: where corpora lie and how
+    many threads read them."""
     data = {"schema_version": SCHEMA_VERSION, **to_json(config)}
     data["data"] = {
         name: value
@@ -113,7 +109,15 @@ def fingerprint(config: RunConfig) -> str:
     data["data"]["mixture"] = {
         name: value for name, value in data["data"]["mixture"].items() if name != "corpora"
     }
-    canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return data
+
+
+def fingerprint(config: RunConfig) -> str:
+    """SHA-256 (hex) of everything that decides the numbers (`deciding`).
+
+    The same on every machine and Python version, whatever the order of keys.
+    """
+    canonical = json.dumps(deciding(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 

@@ -16,13 +16,15 @@ import numpy as np
 import xxhash
 
 from configs.errors import InputError, require
+from configs.names import path_inside
 from configs.serialize import write_json, write_text
 from data.control_symbols import symbol_groups
 from data.spool import Duplicates
 from data.token_chunks import CHUNK_TOKENS, num_chunks
 from data.tokenizer import Tokenizer
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+READABLE_VERSIONS = (2, 3)  # version 2 had no checksum of the card itself
 CARD_NAME = "corpus.json"
 CARD_PAGE = "corpus.md"
 SPLITS = ("train", "held_out")
@@ -47,6 +49,7 @@ _CARD_FIELDS = {
     "skipped": dict,
     "files": dict,
 }
+CARD_CHECKSUM = "card_xxh3"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +140,7 @@ def write_card(
         "files": {path.relative_to(out).as_posix(): file_entry(path) for path in paths},
     }
     write_text(out / CARD_PAGE, card_page(card))
-    write_json(out / CARD_NAME, card)
+    write_json(out / CARD_NAME, card | {CARD_CHECKSUM: card_checksum(card)})
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -153,18 +156,22 @@ def read_card(folder: Path) -> dict[str, Any]:
             f"data.corpus: got {os.fspath(folder)!r} without a readable {CARD_NAME}, expected a "
             "folder that `isoflop prepare` finished"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(
             f"data.corpus: got a damaged {CARD_NAME} ({error}), expected JSON"
         ) from error
     require_card(isinstance(card, dict), "card", card, "an object")
     version = card.get("schema_version")
     require_card(
-        version == SCHEMA_VERSION,
+        version in READABLE_VERSIONS,
         "schema_version",
         version,
         f"{SCHEMA_VERSION} (of another version of isoflop: prepare the corpus again)",
     )
+    if version == SCHEMA_VERSION:
+        checksum = card.pop(CARD_CHECKSUM, None)
+        expected = f"{card_checksum(card)} (damaged: prepare the corpus again)"
+        require_card(checksum == card_checksum(card), f"{CARD_NAME} checksum", checksum, expected)
     require_card(set(card) == set(_CARD_FIELDS), "keys", sorted(card), f"{sorted(_CARD_FIELDS)}")
     for name, kind in _CARD_FIELDS.items():
         require_card(type(card[name]) is kind, name, card[name], kind.__name__)
@@ -202,8 +209,7 @@ def check_files(folder: Path, card: Mapping[str, Any], *, full: bool = False) ->
 
 
 def _check_file(folder: Path, name: str, entry: Mapping[str, Any], check: str) -> None:
-    path = (folder / name).resolve()
-    require_card(path.is_relative_to(folder.resolve()), "files", name, "a file in the folder")
+    path = path_inside(folder, name, "data.corpus: files").resolve()
     digest = xxhash.xxh3_64()
     try:
         with path.open("rb") as file:
@@ -270,3 +276,8 @@ def _length_counts(lengths: np.ndarray) -> np.ndarray:
     """Documents by the bit length of their token count, int64 [LENGTH_BINS]."""
     # frexp's exponent of a whole number is its bit length.
     return np.bincount(np.frexp(lengths)[1], minlength=LENGTH_BINS)
+
+
+def card_checksum(card: Mapping[str, Any]) -> str:
+    """Of everything in the card but the checksum itself, in one order."""
+    return xxhash.xxh3_64_hexdigest(json.dumps(card, sort_keys=True).encode())

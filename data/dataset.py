@@ -13,7 +13,7 @@ from configs.data_config import (
     SingleCorpusConfig,
     WeightedMixtureConfig,
 )
-from configs.errors import InputError, require
+from configs.errors import InputError, Problems, require
 from configs.objective_config import ObjectiveConfig
 from configs.schema import RunConfig, TrainingConfig
 from data.best_fit import BestFit
@@ -41,15 +41,16 @@ def open_corpora(config: DataConfig) -> dict[str, Corpus]:
     A corpus's name is its folder's, or the whole path where two folders share a name.
 
     Raises:
-        InputError: none is named, one is damaged, or their tokenizers differ.
+        InputError: none is named, some are damaged, or their tokenizers differ.
     """
     require(bool(config.corpora), "data.corpus", "", "a prepared corpus")
     folders = [Path(path) for path in config.corpora]
     names = [folder.name for folder in folders]
-    corpora = {
-        name if names.count(name) == 1 else str(folder): open_corpus(folder)
-        for name, folder in zip(names, folders, strict=True)
-    }
+    problems, corpora = Problems(), {}
+    for name, folder in zip(names, folders, strict=True):
+        with problems.gathered():
+            corpora[name if names.count(name) == 1 else str(folder)] = open_corpus(folder)
+    problems.raise_any()
     first, *others = corpora
     for other in others:
         if corpora[other].tokenizer.sha != corpora[first].tokenizer.sha:

@@ -238,7 +238,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(_read(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: got {error}, expected a JSON object") from error
     require(isinstance(content, dict), str(path), type(content).__name__, "a JSON object")
     return content

@@ -46,7 +46,7 @@ def read_records(path: Path, kind: Kind) -> list[Record]:
             where = f"{path}:{number}"
             try:
                 record = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise InputError(
                     f"data: got {where} (malformed JSON, {error}), expected an object"
                 ) from error

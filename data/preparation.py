@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from configs.errors import require
 from data.control_symbols import require_symbols
-from data.tokenizer import SAMPLE_BYTES, Tokenizer
+from data.tokenizer import SAMPLE_BYTES, Tokenizer, require_vocab_size
 
 # Raised when the same documents, vocabulary and seed would no longer give the same corpus.
 RECIPE_VERSION = 2
@@ -58,6 +58,8 @@ class Preparation:
 
     def __post_init__(self):
         require(0 <= self.seed < 2**32, "seed", self.seed, "a whole number from 0 to 2**32 - 1")
+        if self.tokenizer is None:
+            require_vocab_size(self.vocab_size, self.symbols)
         require(self.sample_bytes >= 0, "sample_bytes", self.sample_bytes, "0 or more bytes")
         require(self.workers >= 0, "workers", self.workers, "0 or more processes")
         if self.tokenizer is not None:

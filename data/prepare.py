@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from configs.errors import InputError
+from configs.errors import InputError, require
+from configs.folders import make_folder, remove_folders
 from configs.serialize import write_json
 from data.corpus import TOKENIZER_NAME, Corpus, intact_corpus, open_corpus
 from data.corpus_card import CARD_NAME, CARD_PAGE, SPLITS, SplitTotals, write_card
@@ -89,6 +90,7 @@ def prepare_corpus(
             a vocabulary that does not fit the text, a folder that cannot be written or is full.
     """
     out = Path(out_dir)
+    require(not (out / "run.json").exists(), "out", os.fspath(out), "a folder that is no run's")
     with locked(out):
         try:
             execution = execution or _on_this_machine(source, preparation)
@@ -337,17 +339,24 @@ def _clear(out: Path) -> None:
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Makes the folder and holds its lock, waiting for another preparation to finish."""
+    """Makes the folder and holds its lock, waiting for another preparation to finish.
+
+    Where the input proves bad, a folder that was made for it goes again.
+    """
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("w")
+        made = make_folder(out)
+        lock = (out / ".lock").open("a")
     except OSError as error:
         raise InputError(
             f"out: got {os.fspath(out)!r} ({error.strerror}), expected a folder to write into"
         ) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        try:
+            yield
+        except InputError:
+            remove_folders(made)
+            raise
 
 
 def write_bytes(path: Path, contents: bytes) -> None:

@@ -210,13 +210,7 @@ def train_tokenizer(
         InputError: a vocabulary larger than the text can fill, or too small for its characters, or
             a symbol whose name is not <name>, is another piece's, or comes twice.
     """
-    smallest = MIN_VOCAB_SIZE + len(symbols)
-    require(
-        smallest <= vocab_size <= MAX_VOCAB_SIZE,
-        "vocab_size",
-        vocab_size,
-        f"{smallest} to {MAX_VOCAB_SIZE} pieces",
-    )
+    require_vocab_size(vocab_size, symbols)
     _require_names(symbols)
     pages = [page for text in texts for page in _pages(text)]
     random.Random(seed).shuffle(pages)
@@ -245,6 +239,17 @@ def train_tokenizer(
     except RuntimeError as error:
         raise InputError(_training_failure(vocab_size, str(error))) from error
     return Tokenizer(model.getvalue())
+
+
+def require_vocab_size(vocab_size: int, symbols: Sequence[str]) -> None:
+    """Raises InputError for a number of pieces that no tokenizer with these symbols can have."""
+    smallest = MIN_VOCAB_SIZE + len(symbols)
+    require(
+        smallest <= vocab_size <= MAX_VOCAB_SIZE,
+        "vocab_size",
+        vocab_size,
+        f"{smallest} to {MAX_VOCAB_SIZE} pieces",
+    )
 
 
 def _require_names(symbols: Sequence[str]) -> None:

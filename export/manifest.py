@@ -55,7 +55,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: got no such file, expected one") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: got {error}, expected a JSON object") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: got a {type(content).__name__}, expected a JSON object")

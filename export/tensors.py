@@ -106,7 +106,7 @@ def _weight_map(path: Path) -> dict[str, str]:
         index = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_duplicates)
         weight_map = index["weight_map"]
         items = dict(weight_map.items())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         message = f"{path}: got an unreadable index ({error}), expected a weight_map"
         raise InputError(message) from error
     for file in items.values():
@@ -129,7 +129,7 @@ def _read_file(path: Path, is_read: Callable[[str], bool]) -> dict[str, np.ndarr
         with safe_open(path, framework="np") as file:
             names = [name for name in file.keys() if is_read(name)]  # noqa: SIM118
             tensors = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, ValueError, OSError, TypeError, KeyError) as error:
+    except (SafetensorError, ValueError, OSError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"{path}: got a damaged file ({error}), expected safetensors") from error
     for name, tensor in tensors.items():
         if str(tensor.dtype) not in _DTYPES:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import InputError
+from configs.folders import require_writable_folder
 from configs.model_config import ModelConfig
 from data.tokenizer import Tokenizer
 from export.convert import to_hf
@@ -143,6 +144,7 @@ def _require_replaceable(out_dir: Path) -> None:
             raise InputError(f"out: got {out_dir}, expected a new or empty folder, or an export")
     elif out_dir.exists() or out_dir.is_symlink():
         raise InputError(f"out: got {out_dir}, expected a folder")
+    require_writable_folder("out", out_dir.parent)
 
 
 def _synced_bytes(path: Path) -> int:

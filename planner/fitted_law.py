@@ -78,7 +78,7 @@ def load_law(path: str) -> FittedLaw:
         )
     except FileNotFoundError:
         raise InputError(f"law: got {path}, expected a law.json that isoflop fit wrote") from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(
             f"law: {path}: got {type(error).__name__} {error}, expected a law.json that isoflop "
             "fit wrote"

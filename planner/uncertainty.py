@@ -145,6 +145,11 @@ class Influence:
     size: float
 
 
+def most_left_out(runs: Runs, *, fixed_E: float | None) -> int:  # noqa: N803
+    """How many runs may be left out: one run more than coefficients stays."""
+    return len(runs) - num_fitted(fixed_E) - 1
+
+
 def influence(
     runs: Runs, fit: ParametricFit, *, k: int = 1, groups: int = 200, seed: int = 0
 ) -> list[Influence]:
@@ -156,7 +161,7 @@ def influence(
     Raises:
       InputError: k not in 1 to what leaves one run more than coefficients.
     """
-    most = len(runs) - num_fitted(fit.fixed_E) - 1
+    most = most_left_out(runs, fixed_E=fit.fixed_E)
     require(1 <= k <= most, "k", k, f"1 to {most} of {len(runs)} runs")
     generator = np.random.default_rng(seed)
     if k == 1:

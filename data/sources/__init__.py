@@ -9,7 +9,7 @@ anything else              paths, globs, folders or URLs of files (text_files.py
 from configs.errors import require
 from data.sources.combined import CombinedSource
 from data.sources.huggingface_datasets import HuggingFaceSource
-from data.sources.locations import split_spec
+from data.sources.locations import require_no_secrets, split_spec
 from data.sources.stdlib import StdlibSource
 from data.sources.text_files import TextFilesSource
 from data.sources.text_source import Document, Problems, SourceShard, TextSource, documents_of
@@ -30,8 +30,9 @@ def open_source(spec: str, *, text_field: str = "text") -> TextSource:
         text_field: the field, column or feature of the text, where documents are records.
 
     Raises:
-        InputError: nothing readable is found there.
+        InputError: nothing readable is found there, or a URL holds a secret.
     """
+    require_no_secrets(spec)
     parts = split_spec(spec)
     named = [part for part in parts if part == "stdlib" or part.startswith(("tfds:", "hf:"))]
     paths = [part for part in parts if part not in named]

@@ -7,6 +7,7 @@ local path once the package for it is installed.
 import glob
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -19,6 +20,11 @@ from fsspec.registry import known_implementations
 from configs.errors import InputError, require
 from data.sources.foreign_errors import first_line
 
+_USER = re.compile(r"(?P<protocol>\w+)://(?P<user>[^/?#]*)@")
+_SECRET_PARAMETER = re.compile(
+    r"[?&]([\w-]*(token|secret|passw|credential|signature|api_?key|access_?key)\w*|sig|key|auth)=",
+    re.IGNORECASE,
+)
 # What file systems call the things that change when a file does.
 _SIGNS_OF_CHANGE = (
     *("mtime", "created", "updated", "LastModified", "last_modified"),
@@ -59,6 +65,23 @@ class StoredFile:
 def split_spec(spec: str) -> list[str]:
     """The parts of "notes,more.jsonl"; a path that exists wins over the commas in it."""
     return [spec] if os.path.exists(spec) else [part for part in spec.split(",") if part]
+
+
+def require_no_secrets(spec: str) -> None:
+    """Raises InputError where a URL holds a password, token or signature; it is not repeated.
+
+    A corpus's card and errors name their source, so what opens it must not be part of the name.
+    A name alone is none in `abfs://container@account/…`.
+    """
+    found = "a parameter such as a token or a signature" if _SECRET_PARAMETER.search(spec) else ""
+    for match in _USER.finditer(spec):
+        if ":" in match["user"] or match["protocol"] in ("http", "https"):
+            found = "a name or a password before its host"
+    if found:
+        raise InputError(
+            f"source: got a URL with {found}, expected one without: give it to the file system by "
+            "the environment or ~/.config/fsspec (FSSPEC_HTTPS_…, AWS_…), or download first"
+        )
 
 
 def find_files(parts: Sequence[str]) -> list[StoredFile]:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from configs.errors import InputError, require
+from configs.names import path_inside
 from configs.serialize import did_you_mean, shown
 from data.tasks.builders import build_records
 from data.tasks.task import Example, FreeAnswer, MultipleChoice, Normalisation, Task
@@ -208,7 +209,7 @@ def _examples(table: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
     for key in table:
         require(key == "file", f"examples.{key}", table[key], "no setting beside a file")
     require(isinstance(table["file"], str), "examples.file", table["file"], "a string")
-    return read_records(folder / table["file"])
+    return read_records(path_inside(folder, table["file"], "examples.file"))
 
 
 def _check_template(template: str) -> None:

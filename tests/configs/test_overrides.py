@@ -345,8 +345,7 @@ def test_a_bad_command_line_is_one_line_naming_the_option(line, message):
 
 def test_a_missing_argument_is_one_line():
     message = error_of(lambda: parse_command(Score, [], prog="isoflop score", description=""))
-    assert message.startswith("isoflop score: got too few arguments, expected ")
-    assert "A run directory" in message
+    assert message == "isoflop score: got too few arguments, expected RUN; see --help"
 
 
 def test_help_of_a_command_shows_description_and_defaults(capsys):

@@ -10,7 +10,7 @@ from configs.mlp_config import SwiGLUConfig
 from configs.model_config import AttentionConfig, ModelConfig, RMSNormConfig
 from configs.optimizer_config import AdamWConfig, CosineConfig, WarmupStableDecayConfig
 from configs.position_config import RopeConfig
-from configs.schema import MeshConfig, RunConfig, TrainingConfig
+from configs.schema import GuardConfig, MeshConfig, RunConfig, TrainingConfig
 from configs.sharding import ShardingRules
 
 BAD = {
@@ -92,6 +92,39 @@ BAD = {
         lambda: RunConfig(training=TrainingConfig(num_steps=100)),
         "optimizer.schedule.warmup_steps: got 100, expected fewer than training.num_steps (100)",
     ),
+    "best checkpoints without evaluations": (
+        lambda: TrainingConfig(keep_best=2),
+        "training.keep_best: got 2, expected 0 where eval_every is 0",
+    ),
+    "fewer than none of the best": (
+        lambda: TrainingConfig(keep_best=-1),
+        "training.keep_best: got -1",
+    ),
+    "no update that may be refused": (
+        lambda: GuardConfig(nonfinite_limit=0),
+        "guard.nonfinite_limit: got 0, expected a number above 0",
+    ),
+    "spikes below the mean": (
+        lambda: GuardConfig(spike_sigma=-6.0),
+        "guard.spike_sigma: got -6.0, expected 0 or more",
+    ),
+    "spikes of NaN deviations": (
+        lambda: GuardConfig(spike_sigma=float("nan")),
+        "guard.spike_sigma: got nan",
+    ),
+    "a window too short to say what is usual": (
+        lambda: GuardConfig(spike_sigma=6.0, spike_window=7),
+        "guard.spike_window: got 7, expected 8 steps or more",
+    ),
+    "rewinding without looking for spikes": (
+        lambda: GuardConfig(spike_action="rewind"),
+        "guard.spike_action: got 'rewind', expected skip where spike_sigma is 0",
+    ),
+    "fewer rewinds than none": (
+        lambda: GuardConfig(max_rewinds=-1),
+        "guard.max_rewinds: got -1",
+    ),
+    "checks in the past": (lambda: GuardConfig(check_every=-5), "guard.check_every: got -5"),
     "no devices": (lambda: MeshConfig(data=0), "mesh.data: got 0"),
 }
 

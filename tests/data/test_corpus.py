@@ -11,6 +11,7 @@ import pytest
 
 from configs.errors import InputError
 from data.corpus import open_corpus, verify_corpus
+from data.corpus_card import CARD_CHECKSUM, card_checksum
 from data.sources import documents_of
 from data.token_chunks import CHUNK_TOKENS
 
@@ -26,7 +27,9 @@ def _records(folder, split="train"):
 
 def _edit_card(folder, **changes):
     path = folder / "corpus.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    card = json.loads(path.read_text()) | changes
+    del card[CARD_CHECKSUM]
+    path.write_text(json.dumps(card | {CARD_CHECKSUM: card_checksum(card)}))
 
 
 def test_documents_come_back_exactly_and_bytes_add_up(corpus, source):
@@ -83,7 +86,7 @@ def test_a_flipped_bit_in_any_file_is_found_when_opening(copy, corpus):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema_version": 1}, "schema_version: got 1, expected 2"),
+        ({"schema_version": 1}, "schema_version: got 1, expected 3"),
         ({"vocab_size": 601}, "vocab_size: got 601, expected the tokenizer's 600"),
         ({"tokenizer_sha": "0"}, "tokenizer_sha"),
         ({"splits": {}}, "splits"),
@@ -98,6 +101,24 @@ def test_a_wrong_card_is_a_one_line_error_naming_the_field(copy, changes, messag
     _edit_card(copy, **changes)
     with pytest.raises(InputError, match=f"^data.corpus: [^\n]*{message}[^\n]*$"):
         open_corpus(copy)
+
+
+def test_a_flipped_bit_of_the_card_is_found(copy):
+    path = copy / "corpus.json"
+    text = path.read_text()
+    place = text.index('"sha": "') + len('"sha": "')
+    digit = "1" if text[place] == "0" else "0"
+    path.write_text(text[:place] + digit + text[place + 1 :])
+    with pytest.raises(InputError, match="^data.corpus: corpus.json checksum: got"):
+        open_corpus(copy)
+
+
+def test_a_card_of_the_version_before_has_no_checksum_and_is_read(copy):
+    path = copy / "corpus.json"
+    card = json.loads(path.read_text()) | {"schema_version": 2}
+    del card[CARD_CHECKSUM]
+    path.write_text(json.dumps(card))
+    assert open_corpus(copy).card["schema_version"] == 2
 
 
 def test_an_empty_split_in_the_card_is_refused(copy, corpus):

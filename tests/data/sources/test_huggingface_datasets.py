@@ -202,7 +202,7 @@ def test_shards_are_read_from_their_pickles(stand_in):
     stand_in(Streamed([ROWS[:4], ROWS[4:]]))
     shards = open_source("hf:a/b").shards()
     assert [shard.name for shard in shards] == ["hf:a/b:train#0", "hf:a/b:train#1"]
-    again = [pickle.loads(pickle.dumps(shard)) for shard in shards]  # noqa: S301
+    again = [pickle.loads(pickle.dumps(shard)) for shard in shards]
     assert [d.text for shard in again for d in shard.documents(Problems())] == [
         row["text"] for row in ROWS
     ]
@@ -237,7 +237,7 @@ if INSTALLED:
             else:
                 datasets.Dataset.from_list(rows).to_parquet(path)
         source = open_source(f"hf:{folder}", text_field="meta.body")
-        shards = [pickle.loads(pickle.dumps(shard)) for shard in source.shards()]  # noqa: S301
+        shards = [pickle.loads(pickle.dumps(shard)) for shard in source.shards()]
         assert [d.text for shard in shards for d in shard.documents(Problems())] == [
             row["meta"]["body"] for row in ROWS
         ]

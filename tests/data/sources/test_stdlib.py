@@ -64,7 +64,7 @@ def test_the_pinned_list_is_what_the_draw_gives_on_the_python_it_was_drawn_on(te
 def test_shards_are_a_handful_and_read_from_their_pickles(texts):
     shards = StdlibSource().shards()
     assert 3 <= len(shards) <= 20
-    again = [pickle.loads(pickle.dumps(shard)) for shard in shards]  # noqa: S301
+    again = [pickle.loads(pickle.dumps(shard)) for shard in shards]
     ids = [document.id for shard in again for document in shard.documents(Problems())]
     assert ids == list(texts)
 
