@@ -281,8 +281,11 @@ def _sum_and_differentiate(plan, features_BLD, kernel_DV, bias_V, targets_BL, we
         kernel_grad_Dv = _transposed_product(features_TD, grad_Tv)
     features_grad_TD = jnp.reshape(features_grad, (-1, features_grad.shape[-1]))
     features_grad_BLD = jnp.reshape(features_grad_TD[:tokens], features_BLD.shape)
-    # Without the barrier the compiler may keep the whole sum until the optimizer reads its piece.
-    kernel_grad_DV = jax.lax.optimization_barrier(_sum_and_cut(plan, kernel_grad_Dv.astype(dtype)))
+    # Together, or the compiler puts the kernel's gradient off until the optimizer reads it, and
+    # keeps what it is made of all through the layers' backward pass.
+    features_grad_BLD, kernel_grad_DV = jax.lax.optimization_barrier(
+        (features_grad_BLD, _sum_and_cut(plan, kernel_grad_Dv.astype(dtype)))
+    )
     return (
         _sum_over(sums, plan.tokens),
         features_grad_BLD,
