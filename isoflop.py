@@ -16,6 +16,8 @@ COMMANDS = {
     "inspect": "what a batch of a run holds, as text; or a corpus, and whether it is intact",
     "tokenizer": "compare tokenizers on a domain's text",
     "train": "train a preset, a config file or a run directory (which resumes)",
+    "launch": "a command as several processes, watched, and restarted when one of them fails",
+    "checkpoint": "list, verify or prune the checkpoints of a run",
     "sweep": "train a grid of budgets and sizes, one row of runs.csv each",
     "fit": "the losses of a sweep to a scaling law of your own, with pictures",
     "generate": "continue or answer a prompt, or fill in what it masks, with a trained model",
@@ -38,7 +40,12 @@ ON_DEVICES = {
     "doctor",
 }  # fmt: skip
 
+# Those that go on with what they had done when they are given once more.
+GO_ON = {"pretrain", "prepare", "train", "sweep", "adapt"}
+
 EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+EXIT_PREEMPTED = 143
 
 
 def main() -> None:
@@ -47,13 +54,20 @@ def main() -> None:
         from train.platform import restart_with_huge_pages
 
         restart_with_huge_pages()
-    sys.exit(run(sys.argv[1:]))
+    try:
+        status = run(sys.argv[1:])
+    except KeyboardInterrupt:  # while steps are taken, train/preemption.py sees to it
+        print("isoflop: interrupted", file=sys.stderr)
+        status = EXIT_PREEMPTED if sys.argv[1:2] and sys.argv[1] in GO_ON else EXIT_INTERRUPTED
+    if distributed := sys.modules.get("train.distributed"):  # it may have joined other processes
+        distributed.leave(status)
+    sys.exit(status)
 
 
 def run(args: Sequence[str]) -> int:
     """Runs one command and returns its exit status: 0 done, 1 failed, 2 bad input, 143 preempted.
 
-    Bad input is one line on stderr; a failure keeps its traceback.
+    Bad input is a line on stderr for each problem; a failure keeps its traceback.
     """
     try:
         if not args or args[0] in ("-h", "--help"):
@@ -67,7 +81,8 @@ def run(args: Sequence[str]) -> int:
         module = "import_" if command == "import" else command  # a word Python keeps for itself
         return importlib.import_module(f"workflows.{module}").main(rest)
     except InputError as error:
-        print(f"isoflop: error: {' '.join(str(error).split())}", file=sys.stderr)
+        for problem in error.problems:
+            print(f"isoflop: error: {problem}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except BrokenPipeError:  # the reader of our output has gone: `isoflop … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

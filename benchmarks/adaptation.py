@@ -33,8 +33,8 @@ from data.sources.text_source import Document, documents_of
 from data.tasks.supervised import Record, SupervisedTask, spread, supervised_task
 from train.evaluate import evaluate
 from train.feed import feed
-from train.loop import CompiledSteps, compile_steps
 from train.mesh import make_mesh
+from train.programs import CompiledSteps, compile_steps
 from train.run_directory import RunDirectory
 from train.state import init_state
 from train.step import batch_sharding

@@ -22,8 +22,8 @@ from configs.optimizer_config import AdamWConfig, MuonConfig
 from configs.schema import RunConfig, TrainingConfig
 from planner.accounting import training_flops_per_token
 from train.feed import put_batch
-from train.loop import compile_steps
 from train.mesh import make_mesh
+from train.programs import compile_steps
 from train.state import init_state
 from train.step import batch_sharding
 from workflows.calibrate import random_batch

@@ -243,7 +243,7 @@ def restart_with_huge_pages() -> None:
         if "GLIBC_TUNABLES" in os.environ:
             sys.exit("--hugepages: glibc or the kernel gives none here")
         environ = os.environ | {"GLIBC_TUNABLES": TUNABLE}
-        os.execve(sys.executable, sys.orig_argv, environ)  # noqa: S606
+        os.execve(sys.executable, sys.orig_argv, environ)  # noqa: S606  this very program
 
 
 def main() -> None:

@@ -162,8 +162,8 @@ def compile_case(case: TpuCase, is_fitted: bool) -> Compiled:
     """Compiles the case's train step; minutes on two cores, for thousands of chips too."""
     from benchmarks.ours_compile import PACKAGES, tpu_devices
     from planner.topology import parse_topology
-    from train.loop import abstract_batch
     from train.mesh import make_mesh
+    from train.programs import abstract_batch
     from train.state import abstract_state
     from train.step import make_train_step
 

@@ -16,8 +16,8 @@ from jax.experimental import topologies
 from benchmarks.compile_record import compile_and_keep
 from benchmarks.tpu_cases import CASES, TpuCase
 from planner.topology import Topology, parse_topology
-from train.loop import abstract_batch
 from train.mesh import make_mesh
+from train.programs import abstract_batch
 from train.state import abstract_state
 from train.step import make_train_step
 

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from report.curves import curves_section
+from report.goodput import goodput_section
 from report.ledger import ledger_section
 from report.read import RunRecord, read_run
 from report.sections import (
@@ -69,6 +70,7 @@ def _document(run: RunRecord) -> str:
         curves_section,
         samples_section,
         ledger_section,
+        goodput_section,
         provenance_section,
         export_section,
         events_section,

@@ -20,7 +20,7 @@ class RunRecord:
     Attributes:
         path: the run directory.
         run: run.json.
-        plan, config, fingerprint, ledger, summary: the JSON files of those names, or None.
+        plan, config, fingerprint, ledger, goodput, summary: the JSON files of those names, or None.
         metrics, evaluations: lines of the .jsonl files, one per step, in order of step.
         samples: lines of samples.jsonl, in order of step; one per step and prompt.
         events: lines of events.jsonl as written.
@@ -33,6 +33,7 @@ class RunRecord:
     config: Record | None = None
     fingerprint: Record | None = None
     ledger: Record | None = None
+    goodput: Record | None = None
     summary: Record | None = None
     metrics: list[Record] = field(default_factory=list)
     evaluations: list[Record] = field(default_factory=list)
@@ -81,7 +82,7 @@ def read_run(run_dir: str | Path) -> RunRecord:
 
     objects = {
         name: _read_object(path / f"{name}.json", problems)
-        for name in ("plan", "config", "fingerprint", "ledger", "summary")
+        for name in ("plan", "config", "fingerprint", "ledger", "goodput", "summary")
     }
     return RunRecord(
         path=path,

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from configs.schema import RunConfig
 from data.batches import Batch
-from train.loop import abstract_batch
+from train.programs import abstract_batch
 from train.state import TrainState, abstract_state
 from train.step import make_train_step
 

@@ -1,26 +1,58 @@
 """Checkpoints: Orbax writes them, a manifest of checksums guards them.
 
-Orbax commits a step's folder with one rename, so a killed save leaves no half step. It keeps no
-checksums of array data, though, and a flipped bit would load as a wrong weight: after the commit
-we write the checksum of every file, and check them all before restoring. A step that fails is
-moved aside and the one before it is used.
+A save holds training up only while the arrays are copied to the host. What is left runs behind it:
+Orbax writes `saving-STEP`, process 0 adds the manifest, and a rename to `STEP` is the commit. So a
+committed step always has its manifest, and a killed save leaves no half step. Orbax keeps no
+checksums of array data, and a flipped bit would load as a wrong weight: every file is checked
+before a step is restored, and the arrays after it. A step that fails is moved aside, and the one
+before it is used.
 """
 
-import os
-from collections.abc import Callable
-from pathlib import Path
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
-import xxhash
+from jax.experimental.multihost_utils import broadcast_one_to_all, process_allgather
 
 from configs.errors import InputError
-from configs.serialize import read_json, write_json
+from train.checkpoint_arrays import (
+    HostArray,
+    changed_arrays,
+    manifest_entries,
+    named,
+    require_same_arrays,
+    unaliased,
+)
+from train.checkpoint_folder import (
+    clear_leftovers,
+    clear_saving,
+    commit,
+    committed_steps,
+    kept_steps,
+    put_aside,
+    read_scores,
+    remove_step,
+    saving_folder,
+)
+from train.manifest import (
+    DamagedError,
+    Manifest,
+    check_contents,
+    check_names,
+    read_manifest,
+    write_manifest,
+)
 from train.state import TrainState
 
-MANIFEST = "isoflop_manifest.json"
-QUARANTINE = "quarantine"
+_FILE_BYTES = 128 * 2**20  # of a file of values, so that every thread has something to read
+_LARGE_BYTES = 2**20  # from here on checking a file takes long enough to do it behind
+_MESSAGE_BYTES = 256
 
 
 class Restored(NamedTuple):
@@ -30,14 +62,21 @@ class Restored(NamedTuple):
     progress: dict[str, Any]
 
 
+class SaveError(Exception):
+    """A checkpoint could not be saved; the steps saved before are as they were."""
+
+
 class Checkpoints:
-    """The checkpoints folder of one run.
+    """The checkpoints folder of one run. With several processes, all of them call every method.
 
     Args:
-      folder: holds one sub-folder a step.
+      folder: holds one sub-folder a step. What saves that were cut short left is removed.
       keep: how many of the newest steps stay.
       keep_every: steps that are a multiple of it stay too; 0 keeps none for that reason.
-      on_event: told (event, detail) when a damaged step is put aside.
+      keep_best: so many of the steps with the lowest score stay too.
+      on_event: told (event, detail) of saves, damage and removals; by process 0 alone, of saves
+        in a thread of its own.
+      writes: whether this process commits, removes and tells; None: process 0 does.
     """
 
     def __init__(
@@ -46,135 +85,359 @@ class Checkpoints:
         *,
         keep: int = 2,
         keep_every: int = 0,
+        keep_best: int = 0,
         on_event: Callable[[str, str], None] = lambda event, detail: None,
+        writes: bool | None = None,
     ):
         self._folder = folder.resolve()
+        self._keep = {"keep": keep, "keep_every": keep_every, "keep_best": keep_best}
         self._on_event = on_event
-        self._options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, keep_period=keep_every or None, create=True
-        )
-        self._manager = ocp.CheckpointManager(self._folder, options=self._options)
+        self._writes = jax.process_index() == 0 if writes is None else writes
+        self._running: _Save | None = None
+        if self._writes:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for step in clear_leftovers(self._folder):
+                on_event("checkpoint_incomplete", f"step {step}: its save was cut short")
+        self._checkpointer = ocp.AsyncCheckpointer(_handler())
 
-    def save(self, state: TrainState, progress: dict[str, Any]) -> None:
-        """Saves a step and waits for its commit.
+    def save(
+        self,
+        state: TrainState,
+        progress: dict[str, Any],
+        *,
+        score: float | None = None,
+        wait: bool = False,
+    ) -> None:
+        """Saves a step; returns once the state is on the host and may be donated.
+
+        Waits for the save before it. A step of the same number gives way at the commit.
 
         Args:
           progress: JSON-serialisable; what resuming needs besides the arrays.
+          score: held-out loss, lower is better; None or not finite: not known.
+          wait: return after the commit.
+
+        Raises:
+          SaveError: this save could not be begun, or the one before it failed.
         """
+        begun = time.perf_counter()
+        self.wait()
         step = int(state.step)
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state._asdict()), progress=ocp.args.JsonSave(progress)
-            ),
+        self._tell("saving", f"step {step}")
+        arrays = _saved_tree(unaliased(state))
+        try:
+            self._checkpointer.save(
+                saving_folder(self._folder, step),
+                args=ocp.args.Composite(
+                    state=ocp.args.PyTreeSave(arrays, ocdbt_target_data_file_size=_FILE_BYTES),
+                    progress=ocp.args.JsonSave(progress),
+                ),
+                force=True,
+            )
+        except Exception as error:
+            self._give_up(step)
+            raise SaveError(_failure(step, error)) from error
+        score = score if score is not None and np.isfinite(score) else None
+        on_host = {name: HostArray.of(leaf) for name, leaf in named(arrays).items()}
+        blocked = None if wait else time.perf_counter() - begun
+        self._running = _Save(step, score, begun, blocked)
+        self._running.thread = threading.Thread(
+            target=self._finish, args=(self._running, on_host), name=f"save of step {step}"
         )
-        self._manager.wait_until_finished()
-        if jax.process_index() == 0:
-            write_manifest(self._folder / str(step))
+        self._running.thread.start()
+        if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits until the save under way, if there is one, is committed by process 0.
+
+        Raises:
+          SaveError: it failed; what it wrote is removed.
+        """
+        save = self._joined()
+        if save and (problem := _first_of_any_process(save.problem)):
+            raise SaveError(problem) from save.commit_error
+
+    def close(self) -> None:
+        """Waits for this process' part of the save under way and ends the threads.
+
+        It asks nothing of other processes, which need not be at the same place after a failure.
+
+        Raises:
+          SaveError: this process' part failed.
+        """
+        try:
+            save = self._joined()
+            if save and save.problem:
+                raise SaveError(save.problem) from save.commit_error
+        finally:
+            self._checkpointer.close()
 
     def steps(self) -> list[int]:
-        """Steps on disk, oldest first."""
-        return sorted(self._manager.all_steps())
+        """Committed steps, oldest first."""
+        return committed_steps(self._folder)
 
     def restore_latest(self, abstract: TrainState) -> Restored | None:
         """The newest intact checkpoint onto the shardings of `abstract`; None if there is none.
 
-        A step whose files do not match its manifest is moved to `quarantine/` and the one before
-        it tried.
+        A step that is not as it was written is moved to `quarantine/` and the one before it tried.
+
+        Raises:
+          InputError: the step is intact, but holds other arrays than `abstract`; all are named.
         """
-        for step in reversed(self.steps()):
-            problem = check_manifest(self._folder / str(step))
-            if problem is None:
-                return self._restore(step, abstract)
-            if jax.process_index() == 0:
-                self._put_aside(step)
-            self._on_event("checkpoint_quarantined", f"step {step}: {problem}")
+        self.wait()
+        return self._restore_newest(abstract, None)
+
+    def restore_before(self, abstract: TrainState, step: int) -> Restored | None:
+        """As `restore_latest`, of the steps up to and with `step`, to train on from there.
+
+        Newer steps belong to a course that is given up: once the state is restored, they are
+        removed, so that no later start goes on from one of them.
+        """
+        self.wait()
+        restored = self._restore_newest(abstract, step)
+        if restored is not None and self._writes:
+            first = int(restored.state.step)
+            for newer in [number for number in self.steps() if number > first]:
+                remove_step(self._folder, newer)
+                self._tell("checkpoint_discarded", f"step {newer}: training went back to {first}")
+        return restored
+
+    def _joined(self) -> "_Save | None":
+        """The save that was under way, once its thread has ended."""
+        save = self._running
+        if save is None:
+            return None
+        save.thread.join()
+        self._running = None
+        if save.write_error:  # at once: the others wait for this process, and must see it end
+            raise SaveError(_failure(save.step, save.write_error)) from save.write_error
+        return save
+
+    def _restore_newest(self, abstract: TrainState, last: int | None) -> Restored | None:
+        while (step := self._newest(last)) is not None:
+            restored, problem = self._restore(step, abstract)
+            if restored is not None:
+                return restored
+            if self._writes:
+                put_aside(self._folder, step)
+            self._tell("checkpoint_quarantined", f"step {step}: {problem}")
         return None
 
-    def close(self) -> None:
-        self._manager.close()
+    def _newest(self, last: int | None) -> int | None:
+        """The newest step up to `last`, as process 0 sees the folder."""
+        steps = [step for step in self.steps() if last is None or step <= last]
+        newest = steps[-1] if steps else -1
+        if jax.process_count() > 1:
+            newest = int(broadcast_one_to_all(np.int32(newest)))
+        return None if newest < 0 else newest
 
-    def _restore(self, step: int, abstract: TrainState) -> Restored:
-        restored: Any = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(abstract._asdict()),
-                progress=ocp.args.JsonRestore(),
-            ),
+    def _restore(self, step: int, abstract: TrainState) -> tuple[Restored | None, str | None]:
+        """A step, or what is wrong with it; the same on all processes."""
+        target = _saved_tree(abstract)
+
+        def read(folder: Path, manifest: Manifest) -> tuple[dict[str, Any], Any]:
+            require_same_arrays(folder, manifest, target)
+            loaded: Any = self._checkpointer.restore(
+                folder,
+                args=ocp.args.Composite(
+                    state=ocp.args.PyTreeRestore(
+                        target, restore_args=ocp.checkpoint_utils.construct_restore_args(target)
+                    ),
+                    progress=ocp.args.JsonRestore(),
+                ),
+            )
+            return loaded.state, loaded.progress
+
+        loaded, problem = _read_checked(self._folder / str(step), read)
+        if loaded is None:
+            return None, problem
+        fields, progress = loaded
+        return Restored(abstract._replace(**fields), progress), None
+
+    def _finish(self, save: "_Save", on_host: Mapping[str, HostArray]) -> None:
+        """The part of a save that runs behind training, in a thread of its own."""
+        try:
+            self._checkpointer.wait_until_finished()
+        except Exception as error:
+            save.write_error = error
+            self._give_up(save.step)
+            return
+        if not self._writes:
+            return
+        try:
+            manifest = self._commit(save, on_host)
+        except Exception as error:
+            save.commit_error, save.problem = error, _failure(save.step, error)
+            self._give_up(save.step)
+            return
+        seconds = time.perf_counter() - save.begun
+        blocked = seconds if save.blocked is None else save.blocked
+        size = f"{manifest.num_bytes / 1e6:.1f} MB"
+        try:
+            self._tell(
+                "saved",
+                f"step {save.step}: {seconds:.1f} s, {blocked:.1f} s of them in the way, {size}",
+            )
+            self._prune()
+        except OSError as error:
+            save.commit_error = error
+            save.problem = f"step {save.step} is saved, but telling or pruning failed: {error}"
+
+    def _commit(self, save: "_Save", on_host: Mapping[str, HostArray]) -> Manifest:
+        manifest = write_manifest(
+            saving_folder(self._folder, save.step),
+            step=save.step,
+            score=save.score,
+            saved=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            arrays=manifest_entries(on_host),
         )
-        return Restored(TrainState(**restored.state), restored.progress)
+        commit(self._folder, save.step)
+        return manifest
 
-    def _put_aside(self, step: int) -> None:
-        target = self._folder / QUARANTINE / str(step)
-        target.parent.mkdir(exist_ok=True)
-        number = 0
-        while target.exists():
-            number += 1
-            target = self._folder / QUARANTINE / f"{step}.{number}"
-        os.rename(self._folder / str(step), target)
-        self._manager.reload()
+    def _prune(self) -> None:
+        steps = self.steps()
+        scores = read_scores(self._folder, steps) if self._keep["keep_best"] else {}
+        for step in set(steps) - kept_steps(steps, scores, **self._keep):
+            remove_step(self._folder, step)
+
+    def _give_up(self, step: int) -> None:
+        if self._writes:
+            clear_saving(self._folder, step)
+
+    def _tell(self, event: str, detail: str) -> None:
+        if self._writes:
+            self._on_event(event, detail)
 
 
-def restore_params(folder: Path, abstract_params: Any) -> Any:
-    """Parameters alone from the newest step, for inference and export; nothing is moved.
+class _Save:
+    """A save under way: its thread, and what went wrong in it."""
+
+    thread: threading.Thread
+    write_error: Exception | None = None
+    commit_error: Exception | None = None
+    problem: str | None = None
+
+    def __init__(self, step: int, score: float | None, begun: float, blocked: float | None):
+        self.step, self.score, self.begun, self.blocked = step, score, begun, blocked
+
+
+def restore_params(folder: Path, abstract_params: Any, step: int | None = None) -> Any:
+    """Parameters alone, for inference and export; nothing is moved.
 
     Args:
+      folder: a run's checkpoints.
       abstract_params: shapes, dtypes and shardings of the parameters.
+      step: which; None for the newest.
 
     Raises:
-      InputError: no checkpoint, or the newest one fails its checksums.
+      InputError: no such checkpoint, one that is not as it was written, or one that holds other
+        parameters.
     """
-    steps = sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
+    steps = committed_steps(folder)
     if not steps:
         raise InputError(f"run: got {folder.parent}, expected a run with at least one checkpoint")
-    step_folder = folder.resolve() / str(steps[-1])
-    problem = check_manifest(step_folder)
-    if problem:
-        raise InputError(f"run: got {step_folder} ({problem}), expected an intact checkpoint")
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        restored = checkpointer.restore(
-            step_folder / "state",
-            args=ocp.args.PyTreeRestore(
-                item={"params": abstract_params},
-                restore_args=ocp.checkpoint_utils.construct_restore_args(
-                    {"params": abstract_params}
+    step = steps[-1] if step is None else step
+    if step not in steps:
+        raise InputError(f"step: got {step}, expected one of {', '.join(map(str, steps))}")
+    step_folder, target = folder.resolve() / str(step), {"params": abstract_params}
+
+    def read(step_folder: Path, manifest: Manifest) -> tuple[Any, None]:
+        require_same_arrays(step_folder, manifest, target, within="params/")
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            restored = checkpointer.restore(
+                step_folder / "state",
+                args=ocp.args.PyTreeRestore(
+                    item=target,
+                    restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+                    partial_restore=True,
                 ),
-                partial_restore=True,
-            ),
-        )
-    return restored["params"]
+            )
+        return restored, None
+
+    loaded, problem = _read_checked(step_folder, read)
+    if loaded is None:
+        raise InputError(f"run: got {step_folder} ({problem}), expected an intact checkpoint")
+    return loaded[0]["params"]
 
 
-def write_manifest(step_folder: Path) -> None:
-    """Writes the checksum of every file under a committed step."""
-    files = {str(p.relative_to(step_folder)): _checksum(p) for p in _files(step_folder)}
-    write_json(step_folder / MANIFEST, {"schema_version": 1, "files": files})
+def _read_checked(
+    step_folder: Path, read: Callable[[Path, Manifest], tuple[Any, Any]]
+) -> tuple[tuple[Any, Any] | None, str | None]:
+    """What `read` makes of a step, or what is wrong with the step; the same on all processes.
 
+    One process alone checks the large files of values while `read` is at them.
+    Several check all before: one that failed half way would leave the others waiting for it.
 
-def check_manifest(step_folder: Path) -> str | None:
-    """What is wrong with a step's files; None if they are as they were written."""
+    Args:
+      read: gives a tree of arrays, and anything else.
+    """
+    manifest, problems = None, []
     try:
-        expected = dict(read_json(step_folder / MANIFEST)["files"])
-    except (ValueError, KeyError, TypeError):
-        return f"{MANIFEST} is missing or unreadable"
-    present = {str(p.relative_to(step_folder)) for p in _files(step_folder)}
-    if missing := sorted(set(expected) - present):
-        return f"{missing[0]} is missing"
-    if extra := sorted(present - set(expected)):
-        return f"{extra[0]} was not there when it was written"
-    for name, checksum in expected.items():
-        if _checksum(step_folder / name) != checksum:
-            return f"{name} does not match its checksum"
+        manifest = read_manifest(step_folder)
+        problems = check_names(step_folder, manifest)
+    except DamagedError as error:
+        problems = [str(error)]
+    index, count = jax.process_index(), jax.process_count()
+    small, large = [], []
+    if manifest and not problems:
+        for name, entry in manifest.files.items():
+            holds_values = PurePosixPath(name).parent.name == "d"  # Orbax's name for that folder
+            is_large = holds_values and (entry.num_bytes or 0) >= _LARGE_BYTES
+            (large if is_large and count == 1 else small).append(name)
+        problems = check_contents(step_folder, manifest, small, share=(index, count))
+    if problem := _first_of_any_process(_summary(problems)):
+        return None, problem
+    assert manifest is not None
+    loaded, failure = None, None
+    with ThreadPoolExecutor(1) as behind:
+        checking = behind.submit(check_contents, step_folder, manifest, large)
+        try:
+            loaded = read(step_folder, manifest)
+        except Exception as error:
+            failure = error
+        problems = checking.result()
+    if failure and not problems:
+        raise failure
+    if loaded and not problems:
+        problems = changed_arrays(loaded[0], manifest)
+    if problem := _first_of_any_process(_summary(problems)):
+        return None, problem
+    return loaded, None
+
+
+def _handler() -> ocp.CompositeCheckpointHandler:
+    # Weights compress by a twelfth, and compressed ones take twice as long to restore
+    # (benchmarks/checkpoint_verify.py).
+    return ocp.CompositeCheckpointHandler(
+        state=ocp.PyTreeCheckpointHandler(use_zarr3=True, use_compression=False),
+        progress=ocp.JsonCheckpointHandler(),
+    )
+
+
+def _saved_tree(state: TrainState) -> dict[str, Any]:
+    """The fields of a state that hold any array."""
+    return {name: part for name, part in state._asdict().items() if jax.tree.leaves(part)}
+
+
+def _summary(problems: Sequence[str]) -> str | None:
+    """One line on what is wrong; None if nothing is."""
+    if len(problems) < 2:
+        return problems[0] if problems else None
+    return f"{problems[0]}, and {len(problems) - 1} more"
+
+
+def _failure(step: int, error: Exception) -> str:
+    return f"step {step} could not be saved: {' '.join(str(error).split())}"
+
+
+def _first_of_any_process(problem: str | None) -> str | None:
+    """The problem of the first process that has one, told to all of them."""
+    if jax.process_count() == 1:
+        return problem
+    message = (problem or "").encode()[:_MESSAGE_BYTES]
+    padded = np.frombuffer(message.ljust(_MESSAGE_BYTES, b"\0"), np.uint8)
+    for own in np.asarray(process_allgather(padded, tiled=False)):
+        if text := own.tobytes().rstrip(b"\0").decode(errors="ignore"):
+            return text
     return None
-
-
-def _files(step_folder: Path) -> list[Path]:
-    return sorted(p for p in step_folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-
-
-def _checksum(path: Path) -> str:
-    digest = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

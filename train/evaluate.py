@@ -68,18 +68,20 @@ def evaluate(
     *,
     sharding: NamedSharding,
     max_tokens: int = 0,
+    after_batch: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Scores the held-out documents of all corpora.
 
     Args:
       max_tokens: whole documents up to about so many tokens, shared evenly by the corpora; 0: all.
+      after_batch: called after each batch; what it raises ends the evaluation.
     """
     start = time.perf_counter()
     share = -(-max_tokens // len(corpora))
     first = next(iter(corpora.values()))
     context = Context(first.tokenizer.symbols, config.lengths)
     scores = {
-        name: _score(eval_step, params, config, corpus, sharding, share)
+        name: _score(eval_step, params, config, corpus, sharding, share, after_batch)
         for name, corpus in corpora.items()
     }
     total = _Score(
@@ -111,6 +113,7 @@ def _score(
     corpus: Corpus,
     sharding: NamedSharding,
     max_tokens: int,
+    after_batch: Callable[[], None],
 ) -> _Score:
     held_out = held_out_examples(config, corpus, max_tokens=max_tokens)
     batch_size, num_rows = config.training.batch_size, len(held_out.batch.inputs)
@@ -121,6 +124,7 @@ def _score(
         # Summed in double precision on the host: an fp32 running sum loses the last digits.
         nats += float(scored.sums.cross_entropy)
         is_correct.append(np.asarray(scored.is_correct_BL))
+        after_batch()
     return _Score(nats, held_out, np.concatenate(is_correct)[:num_rows])
 
 

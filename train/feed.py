@@ -24,13 +24,14 @@ T = TypeVar("T")
 class Fed(NamedTuple):
     """One global batch on the devices, and the cursor just after it.
 
-    rows: row numbers of the whole batch. host: the rows of it that this process read. entries:
-    ledger entries; added up over all processes, each row counts once.
+    rows: row numbers of the whole batch. host: the rows of it that this process read, host_rows
+    their numbers. entries: ledger entries; added up over all processes, each row counts once.
     """
 
     batch: Batch
     host: Batch
     rows: np.ndarray
+    host_rows: np.ndarray
     entries: list[RowEntry]
     cursor: Cursor
 
@@ -88,7 +89,8 @@ def feed(
         for rows, host, entries in batches:
             cursor = advance(cursor, len(rows))
             share = shares[len(rows)]
-            yield Fed(_to_devices(host, share, sharding), host, rows, entries, cursor)
+            on_device = _to_devices(host, share, sharding)
+            yield Fed(on_device, host, rows, rows[share.local], entries, cursor)
 
     if num_threads:
         yield from _taken_ahead(on_devices(cursor), _DEVICE_BATCHES_AHEAD)

@@ -2,35 +2,39 @@
 
 import resource
 import time
-from contextlib import closing
+from collections.abc import Generator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
-from configs.errors import require
+from configs.errors import Problems, require
 from configs.schema import RunConfig
-from data.batches import Batch, Cursor
+from data.batches import Cursor
 from data.dataset import Corpora, corpus_warnings, training_rows
 from data.ledger import Ledger
 from model.build import Params
-from train.checkpoint import Checkpoints
-from train.compilation_cache import counted_hits
+from train.checkpoint import Checkpoints, Restored
+from train.corruption import SilentCorruption, StateChecks
 from train.evaluate import Evaluation, describe, evaluate
-from train.feed import feed
+from train.feed import Fed, feed
+from train.goodput import Goodput
 from train.ledger import total_ledger
 from train.mesh import make_mesh
 from train.metrics import TensorBoard
 from train.preemption import Preempted, StopRequest
 from train.profile import PROFILE_FOLDER, ProfiledSteps, Profiler
+from train.programs import compile_steps
 from train.progress import TrainingProgress
 from train.recorder import Clock, Recorder
+from train.refusals import CULPRITS_FOLDER, Refusals, Rewind, TooManyRefusals, save_culprit
 from train.run_directory import RunDirectory
 from train.state import TrainState, abstract_state, init_state
-from train.step import StepMetrics, batch_sharding, make_eval_step, make_train_step
+from train.step import StepMetrics, batch_sharding
+from train.watchdog import Watchdog
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,26 +57,49 @@ class TrainingResult:
 
 
 class Progress(NamedTuple):
-    """What a checkpoint says besides the arrays: where in the data, and how long so far."""
+    """What a checkpoint says besides the arrays: where in the data, how long so far, what was
+    refused, and whether the step's evaluation was put off by a signal."""
 
     cursor: Cursor
     ledger: Ledger
     train_seconds: float
+    refusals: Refusals = Refusals()
+    evaluation_due: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return {
             "cursor": self.cursor.to_json(),
             "ledger": self.ledger.to_json(),
             "train_seconds": self.train_seconds,
+            "refusals": self.refusals.to_json(),
+            "evaluation_due": self.evaluation_due,
         }
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "Progress":
+        refusals = record.get("refusals")  # not there before version 0.2
         return cls(
             Cursor.from_json(record["cursor"]),
             Ledger.from_json(record["ledger"]),
             record["train_seconds"],
+            Refusals.from_json(refusals) if refusals else Refusals(),
+            record.get("evaluation_due", False),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """When a run that makes no progress is given up (train/watchdog.py).
+
+    A step or evaluation batch that takes `multiple` times as long as usual, and at least
+    `floor_seconds`, ends the process with 42; multiple 0: never.
+    """
+
+    multiple: float = 20.0
+    floor_seconds: float = 300.0
+
+
+DEFAULT_WATCH = Watch()
 
 
 def train(
@@ -83,141 +110,113 @@ def train(
     peak_flops: float,
     console: Console,
     profile: str = "",
+    began: float | None = None,
+    watch: Watch = DEFAULT_WATCH,
 ) -> TrainingResult:
     """Trains to the last step of the config, from the newest checkpoint if there is one.
 
     Args:
-      run: an open run directory (its lock held).
+      run: an open run directory (its lock held by process 0).
       corpora: those that the config names, in its order.
       peak_flops: peak FLOP/s of all devices together, for MFU.
       profile: steps to trace into RUN/profile: "10:13", or "3" from this process' fifth on; ""
         for none.
+      began: when this start began, seconds since 1970, for goodput; now if None.
 
     Raises:
       InputError: the config does not fit the corpora or the devices, or `profile` the run; before
         any compile.
       Preempted: a signal asked to stop; the state has been saved.
-      FloatingPointError: the loss is not finite.
+      TooManyRefusals: one update too many was not finite, or a spike; the batch is in culprits/.
+      SilentCorruption: equal work gave unequal bits; nothing was saved since.
     """
     check_corpora(config, corpora)
-    t = config.training
-    ProfiledSteps.of(profile, first_step=0, num_steps=t.num_steps)
+    ProfiledSteps.of(profile, first_step=0, num_steps=config.training.num_steps)
     mesh = make_mesh(config.mesh)
+    checks = StateChecks(config, mesh)
     source = training_rows(config, corpora)
-    warnings = corpus_warnings(config, source)
-    sharding = batch_sharding(config, mesh)
-    compiled = compile_steps(config, mesh)
-    console.print(f"  {compiled.describe()}", highlight=False)
-
+    goodput = Goodput(run, time.time() if began is None else began)
+    t = config.training
     checkpoints = Checkpoints(
-        run.checkpoints, keep=t.keep_checkpoints, keep_every=t.keep_every, on_event=run.event
+        run.checkpoints,
+        keep=t.keep_checkpoints,
+        keep_every=t.keep_every,
+        keep_best=t.keep_best,
+        on_event=run.event,
     )
-    restored = checkpoints.restore_latest(abstract_state(config, mesh))
-    if restored is None:
-        state, progress = (
-            init_state(config, mesh),
-            Progress(Cursor(), Ledger(facts=source.facts), 0.0),
-        )
-        for warning in warnings:
-            run.event("data_warning", warning)
-            console.print(f"  warning: {warning}", highlight=False)
-    else:
-        state, progress = restored.state, Progress.from_json(restored.progress)
-    first_step = int(state.step)
-    if first_step:
-        run.event("resumed", f"after step {first_step}")
-        console.print(f"  resuming after step {first_step}", highlight=False)
-    run.cut_back(first_step)
-    run.set_status("training")
-    board = TensorBoard(run.path / "tensorboard")
-    clock = Clock(already=progress.train_seconds)
-    recorder = Recorder(config, run, board, clock, peak_flops)
-    batches = feed(
-        source,
-        progress.cursor,
-        t,
-        first_step=first_step,
-        sharding=sharding,
-        num_threads=config.data.read_threads,
-    )
-    profiled = ProfiledSteps.of(profile, first_step=first_step, num_steps=t.num_steps)
-    is_awaited = awaits_each_step(mesh)
 
-    def score(step: int, max_tokens: int) -> Evaluation:
-        evaluation = evaluate(
-            compiled.eval_step,
-            state.params,
-            config,
-            corpora,
-            sharding=sharding,
-            max_tokens=max_tokens,
-        )
-        record = {"step": step} | evaluation._asdict()
-        run.append("evaluations.jsonl", record)
-        board.write(record | evaluation.metrics, "held_out")
-        bar.note(f"step {step}: held-out {describe(evaluation)}")
-        return evaluation
+    def leave_early() -> None:
+        run.event("preempted", "nothing to save yet")
+        goodput.write(stopped=True)
 
-    def read(unread: _Unread) -> None:
-        recorder.read(
-            unread.step,
-            unread.metrics,
-            unread.shape,
-            lambda: total_ledger(progress.ledger, unread.ledger),
-            bar,
+    with ExitStack() as stack:
+        stop = stack.enter_context(StopRequest())
+        watchdog = stack.enter_context(
+            Watchdog(
+                run.stacks_file(),
+                multiple=watch.multiple,
+                floor_seconds=watch.floor_seconds,
+                on_hang=lambda detail: run.event("hang", detail, from_any_process=True),
+            )
         )
-
-    evaluation, ledger = None, Ledger(facts=source.facts)  # what this process has read
-    with (
-        StopRequest() as stop,
-        TrainingProgress(console, t.num_steps, first_step) as bar,
-        Profiler(
-            profiled, run.path / PROFILE_FOLDER, pause=recorder.pause, note=bar.note
-        ) as profiler,
-        closing(batches),
-    ):
-        unread: _Unread | None = None
-        for step, fed in enumerate(batches, start=first_step + 1):
-            with profiler.step(step, state):
-                state, metrics = compiled.train_step(state, fed.batch)
-                if is_awaited:
-                    jax.block_until_ready(state)
-                ledger = ledger.add(fed.entries)
-                if unread:  # step n runs already while step n - 1 is read: that holds up nothing
-                    read(unread)
-            profiler.finish(step, state)
-            shape = len(fed.batch.inputs), fed.batch.seq_len
-            unread = _Unread(step, metrics, shape, ledger)
-            is_last = step == t.num_steps
-            evaluate_now = is_last or _is_due(step, t.eval_every)
-            save_now = is_last or _is_due(step, t.checkpoint_every) or stop.requested
-            if evaluate_now or save_now:
-                read(unread)
-                recorder.pause()
-                unread = None
-            if evaluate_now:
-                evaluation = score(step, 0 if is_last else t.eval_tokens)
-            if save_now:
-                total = total_ledger(progress.ledger, ledger)
-                run.write("ledger.json", total.to_json())
-                checkpoints.save(state, Progress(fed.cursor, total, clock.seconds()).to_json())
-            if stop.requested and not is_last:
-                run.event("preempted", f"saved step {step}")
-                raise Preempted(f"saved step {step} of {t.num_steps}")
-        if evaluation is None:  # started again after the last save: only this was left to do
-            evaluation = score(t.num_steps, 0)
-    checkpoints.close()
-    board.close()
+        stack.enter_context(closing(checkpoints))
+        board = stack.enter_context(closing(TensorBoard(run.path / "tensorboard", run.is_writer)))
+        with stop.nothing_to_save(leave_early):
+            with goodput.phase("compile"):
+                compiled = compile_steps(config, mesh)
+            console.print(f"  {compiled.describe()}", highlight=False)
+            with goodput.phase("restore"):
+                restored = checkpoints.restore_latest(abstract_state(config, mesh))
+        clock = Clock(already=restored.progress["train_seconds"] if restored else 0.0)
+        training = _Training(
+            config=config,
+            run=run,
+            corpora=corpora,
+            mesh=mesh,
+            source=source,
+            compiled=compiled,
+            checkpoints=checkpoints,
+            board=board,
+            recorder=Recorder(config, run, board, clock, goodput, peak_flops),
+            clock=clock,
+            goodput=goodput,
+            stop=stop,
+            watchdog=watchdog,
+            console=console,
+            checks=checks,
+            profile=profile,
+        )
+        start = training.begin(restored)
+        is_over = False
+        try:
+            while not is_over:
+                try:
+                    state, evaluation, ledger = training.follow(start)
+                    is_over = True
+                except Rewind as rewind:
+                    start = training.go_back(rewind)
+        except Preempted:
+            is_over = True
+            raise
+        finally:
+            goodput.write(stopped=is_over)
     return TrainingResult(
         params=state.params,
         evaluation=evaluation,
-        ledger=total_ledger(progress.ledger, ledger),
+        ledger=ledger,
         train_seconds=clock.seconds(),
         compile_seconds=compiled.seconds,
-        step_seconds=recorder.median_step_seconds(),
+        step_seconds=training.recorder.median_step_seconds(),
         peak_bytes=compiled.peak_bytes,
         peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
+
+
+class _Start(NamedTuple):
+    """What steps are taken from."""
+
+    state: TrainState
+    progress: Progress
 
 
 class _Unread(NamedTuple):
@@ -225,8 +224,264 @@ class _Unread(NamedTuple):
 
     step: int
     metrics: StepMetrics
-    shape: tuple[int, int]
+    fed: Fed
     ledger: Ledger
+
+
+class _StopNow(Exception):
+    """A signal came while something ran that can be done again."""
+
+
+@dataclass(kw_only=True)
+class _Training:
+    """A run while it trains: what its steps need, and what they leave behind.
+
+    rewinds: times it went back, those that no checkpoint knows of yet included.
+    """
+
+    config: RunConfig
+    run: RunDirectory
+    corpora: Corpora
+    mesh: Mesh
+    source: Any
+    compiled: Any
+    checkpoints: Checkpoints
+    board: TensorBoard
+    recorder: Recorder
+    clock: Clock
+    goodput: Goodput
+    stop: StopRequest
+    watchdog: Watchdog
+    console: Console
+    checks: StateChecks
+    profile: str
+    rewinds: int = 0
+
+    def begin(self, restored: Restored | None) -> _Start:
+        """From the newest checkpoint, or from step 0."""
+        start = self._start(restored)
+        step = int(start.state.step)
+        if step:
+            self.run.event("resumed", f"after step {step}")
+            self.console.print(f"  resuming after step {step}", highlight=False)
+        else:
+            for warning in corpus_warnings(self.config, self.source):
+                self.run.event("data_warning", warning)
+                self.console.print(f"  warning: {warning}", highlight=False)
+        self.goodput.resumed(step)
+        self.run.cut_back(step)
+        self.run.set_status("training")
+        return start
+
+    def go_back(self, rewind: Rewind) -> _Start:
+        """From the newest checkpoint before a spike, its rows and those since passed over."""
+        self.recorder.pause()
+        self.checkpoints.wait()
+        with self.goodput.phase("restore"), self.watchdog.paused():
+            abstract = abstract_state(self.config, self.mesh)
+            start = self._start(self.checkpoints.restore_before(abstract, rewind.step - 1))
+        step, progress = int(start.state.step), start.progress
+        first_row = progress.cursor.next_row
+        self.rewinds = rewinds = 1 + max(progress.refusals.rewinds, self.rewinds)
+        progress = progress._replace(
+            cursor=progress.cursor.skip(first_row, rewind.stop_row),
+            refusals=progress.refusals.rewound(rewind, first_row, rewinds),
+        )
+        self.run.event(
+            "rewound", f"{rewind}; back to step {step}, rows {first_row} to {rewind.stop_row - 1} "
+            "passed over",
+        )  # fmt: skip
+        self.goodput.resumed(step)
+        self.run.cut_back(step)
+        return start._replace(progress=progress)
+
+    def follow(self, start: _Start) -> tuple[TrainState, Evaluation, Ledger]:
+        """Takes every step that is left, then scores all held-out text."""
+        config, run, t = self.config, self.run, self.config.training
+        state, progress = start
+        first_step = int(state.step)
+        sharding = batch_sharding(config, self.mesh)
+        is_awaited = awaits_each_step(self.mesh)
+        refusals = progress.refusals
+        own_ledger = Ledger(facts=self.source.facts)  # what this process has read
+        evaluation: Evaluation | None = None
+        with (
+            TrainingProgress(self.console, t.num_steps, first_step, run.is_writer) as bar,
+            Profiler(
+                ProfiledSteps.of(self.profile, first_step=first_step, num_steps=t.num_steps),
+                run.path / PROFILE_FOLDER,
+                pause=self.recorder.pause,
+                note=bar.note,
+            ) as profiler,
+            closing(
+                feed(
+                    self.source,
+                    progress.cursor,
+                    t,
+                    first_step=first_step,
+                    sharding=sharding,
+                    num_threads=config.data.read_threads,
+                )
+            ) as batches,
+        ):
+
+            def total() -> Ledger:
+                return total_ledger(progress.ledger, own_ledger)
+
+            def read(unread: _Unread) -> Refusals:
+                with self.goodput.phase("step"):
+                    return self._read(unread, progress.ledger, refusals, bar)
+
+            def score(max_tokens: int) -> Evaluation:
+                return self._score(state, max_tokens, bar)
+
+            def save(cursor: Cursor, *, evaluation_due: bool) -> None:
+                self._save(
+                    state,
+                    Progress(cursor, total(), self.clock.seconds(), refusals, evaluation_due),
+                    None if evaluation is None else evaluation.nats_per_token,
+                )
+
+            unread: _Unread | None = None
+            if progress.evaluation_due and first_step < t.num_steps:
+                try:
+                    score(t.eval_tokens)
+                except _StopNow:
+                    raise self._preempted(f"step {first_step} was saved before") from None
+            for step, fed in enumerate(self._timed(batches), start=first_step + 1):
+                with profiler.step(step, state), self.goodput.phase("step"):
+                    if self.checks.is_due(step):
+                        state, metrics = self._checked_step(step, state, fed)
+                    else:
+                        state, metrics = self.compiled.train_step(state, fed.batch)
+                    if is_awaited:
+                        jax.block_until_ready(state)
+                own_ledger = own_ledger.add(fed.entries)
+                if unread:  # step n runs already while step n - 1 is read: that holds up nothing
+                    refusals = read(unread)
+                profiler.finish(step, state)
+                unread = _Unread(step, metrics, fed, own_ledger)
+                is_last = step == t.num_steps
+                is_stopped = self.stop.poll()
+                evaluate_now = is_last or _is_due(step, t.eval_every)
+                save_now = is_last or _is_due(step, t.checkpoint_every) or is_stopped
+                if evaluate_now or save_now:
+                    refusals = read(unread)
+                    self.recorder.pause()
+                    unread = None
+                evaluation = None
+                if evaluate_now and not is_stopped:
+                    try:
+                        evaluation = score(0 if is_last else t.eval_tokens)
+                    except _StopNow:
+                        is_stopped = save_now = True
+                if save_now:
+                    run.write("ledger.json", _ledger_record(total(), refusals))
+                    save(fed.cursor, evaluation_due=evaluate_now and evaluation is None)
+                if is_stopped and not (is_last and evaluation):
+                    raise self._preempted(f"saved step {step} of {t.num_steps}")
+            if evaluation is None:  # started again after the last save: only this was left to do
+                run.cut_back(t.num_steps - 1, names=("evaluations.jsonl",))
+                try:
+                    evaluation = score(0)
+                except _StopNow:
+                    raise self._preempted(f"all {t.num_steps} steps were saved before") from None
+            with self.goodput.phase("save"):
+                self.checkpoints.wait()
+            return state, evaluation, total()
+
+    def _preempted(self, detail: str) -> Preempted:
+        """What to raise once everything is on disk."""
+        with self.goodput.phase("save"):
+            self.checkpoints.wait()
+        self.run.event("preempted", detail)
+        return Preempted(detail)
+
+    def _start(self, restored: Restored | None) -> _Start:
+        if restored is None:
+            progress = Progress(Cursor(), Ledger(facts=self.source.facts), 0.0)
+            with self.goodput.phase("compile"), self.watchdog.paused():
+                return _Start(init_state(self.config, self.mesh), progress)
+        return _Start(restored.state, Progress.from_json(restored.progress))
+
+    def _timed(self, batches: Generator[Fed, None, None]) -> Generator[Fed, None, None]:
+        """The same batches; waiting for them is counted."""
+        while True:
+            with self.goodput.phase("data"):
+                fed = next(batches, None)
+            if fed is None:
+                return
+            yield fed
+
+    def _read(
+        self, unread: _Unread, ledger: Ledger, refusals: Refusals, bar: TrainingProgress
+    ) -> Refusals:
+        """Waits for a step, records it, and decides how to go on where its update was refused."""
+        step, fed = unread.step, unread.fed
+        values = self.recorder.read(
+            step,
+            unread.metrics,
+            (len(fed.batch.inputs), fed.batch.seq_len),
+            lambda: total_ledger(ledger, unread.ledger),
+            bar,
+        )
+        self.watchdog.beat()
+        try:
+            after = refusals.after(self.config.guard, step, fed.rows, values)
+        except TooManyRefusals as error:
+            if self.run.is_writer:
+                folder = self.run.path / CULPRITS_FOLDER
+                save_culprit(folder, step, fed.host_rows, fed.host, str(error))
+            self.run.event("gave_up", f"{error}; the batch is kept in {CULPRITS_FOLDER}/{step}.npz")
+            raise
+        if len(after.refused) > len(refusals.refused):
+            refused = after.refused[-1]
+            detail = f"step {step}, rows {refused.first_row} to {refused.stop_row - 1}: "
+            self.run.event("update_refused", detail + refused.reason)
+            bar.note(f"step {step}: update refused, {refused.reason}")
+        return after
+
+    def _checked_step(
+        self, step: int, state: TrainState, fed: Fed
+    ) -> tuple[TrainState, StepMetrics]:
+        with self.goodput.phase("check"), self.watchdog.paused():
+            try:
+                return self.checks.step(self.compiled.train_step, state, fed.batch)
+            except SilentCorruption as error:
+                self.run.event("corruption", f"step {step}: {error}", from_any_process=True)
+                raise
+
+    def _score(self, state: TrainState, max_tokens: int, bar: TrainingProgress) -> Evaluation:
+        """Scores held-out text and records it. Raises _StopNow where a signal comes first."""
+
+        def after_batch() -> None:
+            self.watchdog.alive()
+            if self.stop.poll():
+                raise _StopNow
+
+        step = int(state.step)
+        with self.goodput.phase("evaluate"):
+            evaluation = evaluate(
+                self.compiled.eval_step,
+                state.params,
+                self.config,
+                self.corpora,
+                sharding=batch_sharding(self.config, self.mesh),
+                max_tokens=max_tokens,
+                after_batch=after_batch,
+            )
+        record = {"step": step} | evaluation._asdict()
+        self.run.append("evaluations.jsonl", record)
+        self.board.write(record | evaluation.metrics, "held_out")
+        bar.note(f"step {step}: held-out {describe(evaluation)}")
+        return evaluation
+
+    def _save(self, state: TrainState, progress: Progress, score: float | None) -> None:
+        """Begins a save; the steps after it run while it is written."""
+        with self.goodput.phase("save"), self.watchdog.paused():
+            self.checkpoints.save(state, progress.to_json(), score=score)
+        self.goodput.saved(int(state.step))
+        self.goodput.write()
 
 
 def awaits_each_step(mesh: Mesh) -> bool:
@@ -236,15 +491,19 @@ def awaits_each_step(mesh: Mesh) -> bool:
 
 
 def check_corpora(config: RunConfig, corpora: Corpora) -> None:
-    """Raises InputError where config and corpora do not belong together."""
+    """Raises InputError with every way in which config and corpora do not belong together."""
+    problems = Problems()
     for corpus in corpora.values():
-        require(
-            config.model.vocab_size >= corpus.tokenizer.vocab_size,
-            "model.vocab_size",
-            config.model.vocab_size,
-            f"the tokenizer's {corpus.tokenizer.vocab_size} or more",
-        )
-    corpus_warnings(config, training_rows(config, corpora))
+        with problems.gathered():
+            require(
+                config.model.vocab_size >= corpus.tokenizer.vocab_size,
+                "model.vocab_size",
+                config.model.vocab_size,
+                f"the tokenizer's {corpus.tokenizer.vocab_size} or more",
+            )
+    with problems.gathered():
+        corpus_warnings(config, training_rows(config, corpora))
+    problems.raise_any()
 
 
 def places_trained_on(config: RunConfig, ledger: Ledger) -> int:
@@ -257,80 +516,8 @@ def places_trained_on(config: RunConfig, ledger: Ledger) -> int:
     return round(own * lengths.places / (lengths.tokens - lengths.overlap))
 
 
-BatchShapes = tuple[tuple[int, ...], ...]
-
-
-class CompiledSteps(NamedTuple):
-    """Train steps by the shape of their batch, the evaluation step; how long compiling took, the
-    memory of the largest train step, and how many of them the compilation cache held."""
-
-    train_steps: dict[BatchShapes, Any]
-    eval_step: Any
-    seconds: float
-    peak_bytes: int
-    num_cached: int = 0
-
-    def describe(self) -> str:
-        """One line: "compiled 2 programs in 3.2 s (1 of them from the cache)"."""
-        programs = len(self.train_steps) + 1
-        return (
-            f"compiled {programs} programs in {self.seconds:.1f} s "
-            f"({self.num_cached} of them from the cache)"
-        )
-
-    def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
-        """The step compiled for a batch of this shape."""
-        return self.train_steps[_shapes(batch)](state, batch)
-
-
-def compile_steps(config: RunConfig, mesh: Mesh) -> CompiledSteps:
-    """Compiles the steps for a mesh, for every batch shape of the run, ahead of the first batch."""
-    start = time.perf_counter()
-    state = abstract_state(config, mesh)
-    train_step, train_steps, peak_bytes = make_train_step(config, mesh), {}, 0
-    with counted_hits() as hits:
-        for shape in batch_shapes(config):
-            batch = abstract_batch(config, mesh, shape)
-            compiled = train_step.lower(state, batch).compile()
-            train_steps[_shapes(batch)] = compiled
-            if memory := compiled.memory_analysis():
-                bytes_needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-                peak_bytes = max(peak_bytes, bytes_needed)
-        batch = abstract_batch(config, mesh)
-        eval_step = make_eval_step(config, mesh).lower(state.params, batch).compile()
-    seconds = time.perf_counter() - start
-    return CompiledSteps(train_steps, eval_step, seconds, peak_bytes, len(hits))
-
-
-def batch_shapes(config: RunConfig) -> list[tuple[int, int]]:
-    """Rows and row length (a `seq_len`) of every batch that the run may meet."""
-    return [
-        (size, length) for size in config.training.batch_sizes for length in config.data.row_lengths
-    ]
-
-
-def abstract_batch(config: RunConfig, mesh: Mesh, shape: tuple[int, int] | None = None) -> Batch:
-    """Shape, dtype and sharding of a batch's arrays.
-
-    Args:
-      shape: rows and row length (a `seq_len`); None for those of a full batch.
-    """
-    rows, seq_len = shape or (config.training.batch_size, config.data.seq_len)
-    lengths, sharding = config.objective.lengths(seq_len), batch_sharding(config, mesh)
-
-    def field(name: str) -> jax.ShapeDtypeStruct | None:
-        length = lengths.encoder_length if name.startswith("encoder_") else lengths.length
-        if length == 0 or (name == "prefix" and not lengths.has_prefix):
-            return None
-        dtype = np.float32 if name == "loss_weights" else np.int32
-        return jax.ShapeDtypeStruct((rows, length), dtype, sharding=sharding)
-
-    fields: dict[str, Any] = {name: field(name) for name in Batch._fields}
-    return Batch(**fields)
-
-
-def _shapes(batch: Batch) -> BatchShapes:
-    return tuple(array.shape for array in jax.tree.leaves(batch))
+def _ledger_record(ledger: Ledger, refusals: Refusals) -> dict[str, Any]:
+    return ledger.to_json() | {"refused": [refused.to_json() for refused in refusals.refused]}
 
 
 def _is_due(step: int, every: int) -> bool:

@@ -1,5 +1,6 @@
 """Throughput, MFU and where the numbers go."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +39,41 @@ def _measured_matmul_flops(size: int = 1536, trials: int = 4) -> float:
 
 
 class TensorBoard:
-    """Scalars for TensorBoard."""
+    """Scalars for TensorBoard; with `is_writer` False it writes nothing.
 
-    def __init__(self, folder: Path):
-        from tensorboardX import SummaryWriter
+    Written in the caller's thread: tensorboardX's own writer has a thread and a queue, and once a
+    full disk has ended the thread, whoever puts into the queue waits for ever.
+    """
 
-        self._writer = SummaryWriter(str(folder), write_to_disk=True)
+    def __init__(self, folder: Path, is_writer: bool = True):
+        from tensorboardX.event_file_writer import EventsWriter
+
+        self._events = None
+        if is_writer:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._events = EventsWriter(str(folder / "events"))
 
     def write(self, record: dict[str, Any], prefix: str) -> None:
-        """Every number of a record but its step, under `prefix/name`."""
-        for name, value in record.items():
-            if name != "step" and isinstance(value, int | float):
-                self._writer.add_scalar(f"{prefix}/{name}", value, record["step"])
+        """Every number of a record but its step, under `prefix/name`.
+
+        Raises:
+          OSError: the disk refuses.
+        """
+        from tensorboardX.proto import event_pb2, summary_pb2
+
+        if self._events is None:
+            return
+        summary: Any = summary_pb2.Summary  # type: ignore[attr-defined]
+        values = [
+            summary.Value(tag=f"{prefix}/{name}", simple_value=value)
+            for name, value in record.items()
+            if name != "step" and isinstance(value, int | float)
+        ]
+        event = event_pb2.Event(  # type: ignore[attr-defined]
+            wall_time=time.time(), step=record["step"], summary=summary(value=values)
+        )
+        self._events.write_event(event)
 
     def close(self) -> None:
-        self._writer.close()
+        if self._events is not None:
+            self._events.close()

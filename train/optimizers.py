@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
@@ -25,8 +26,10 @@ def make_optimizer(
     num_steps: int,
     rate_multipliers: Any = None,
     step_multipliers: Any = None,
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """Clip to the global norm, the optimizer's own step, decoupled weight decay, learning rate.
+
+    Its `update` takes `grad_norm`, the gradient's global norm, where that is known already.
 
     Args:
       rate_multipliers: muP's factor on Adam's learning rate of each parameter, a tree like theirs;
@@ -34,13 +37,29 @@ def make_optimizer(
       step_multipliers: a factor on the steps of each parameter for an optimizer whose steps have a
         size of their own; None for none. For the others: `_steps_of`.
     """
-    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    clip = _clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     steps = [clip, _OPTIMIZERS[type(config)](config, num_steps)]
     if rate_multipliers is not None:
         steps.append(_multiplied(_rates_of(config, rate_multipliers)))
     if step_multipliers is not None:
         steps.append(_multiplied(_steps_of(config, step_multipliers)))
-    return optax.chain(*steps)
+    return optax.with_extra_args_support(optax.chain(*steps))
+
+
+def _clip_by_global_norm(max_norm: float) -> optax.GradientTransformationExtraArgs:
+    """`optax.clip_by_global_norm`, which does not compute again a norm that it is told."""
+
+    def update(
+        updates: Any, state: Any, params: Any = None, *, grad_norm: Any = None, **_: Any
+    ) -> tuple[Any, Any]:
+        del params
+        norm = optax.tree.norm(updates) if grad_norm is None else grad_norm
+        clipped = jax.tree.map(
+            lambda u: jnp.where(norm < max_norm, u, u / norm.astype(u.dtype) * max_norm), updates
+        )
+        return clipped, state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
 
 def _rates_of(config: OptimizerConfig, adams: Any) -> Any:

@@ -151,8 +151,9 @@ def restart_with_huge_pages() -> None:
     ):
         return
     asked = ":".join(part for part in (tunables, f"{_HUGE_PAGES}=1") if part)
+    environment = os.environ | {"GLIBC_TUNABLES": asked}
     try:
-        os.execve(sys.executable, sys.orig_argv, os.environ | {"GLIBC_TUNABLES": asked})  # noqa: S606
+        os.execve(sys.executable, sys.orig_argv, environment)  # noqa: S606  this very program
     except OSError:  # a sandbox that forbids it: slower, and nothing else
         return
 

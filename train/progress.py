@@ -13,11 +13,12 @@ _SECONDS_BETWEEN_LINES = 15.0
 class TrainingProgress:
     """Context manager; `update` after each logged step."""
 
-    def __init__(self, console: Console, num_steps: int, start_step: int):
+    def __init__(self, console: Console, num_steps: int, start_step: int, is_shown: bool = True):
+        self._is_shown = is_shown
         self._console, self._num_steps, self._start = console, num_steps, start_step
         self._began = self._last_line = time.monotonic()
         self._bar = None
-        if console.is_terminal:
+        if console.is_terminal and is_shown:
             self._bar = Progress(
                 TextColumn("training"),
                 BarColumn(),
@@ -40,8 +41,10 @@ class TrainingProgress:
 
     def update(self, record: Mapping[str, Any]) -> None:
         """Shows a record of metrics.jsonl."""
+        if not self._is_shown:
+            return
         steps_done = int(record["step"])
-        status = f"loss {record['loss']:.3f}"
+        status = "loss not finite" if record["loss"] is None else f"loss {record['loss']:.3f}"
         if record["tokens_per_second"] is not None:  # the first step has nothing to be timed from
             status += f" · {record['tokens_per_second']:,.0f} tokens/s · MFU {record['mfu']:.1%}"
         if self._bar:
@@ -60,4 +63,5 @@ class TrainingProgress:
 
     def note(self, text: str) -> None:
         """A line above the bar."""
-        self._console.print(f"  {text}", highlight=False)
+        if self._is_shown:
+            self._console.print(f"  {text}", highlight=False)

@@ -11,10 +11,13 @@ import jax
 from configs.schema import RunConfig
 from data.ledger import Ledger
 from planner.flops import training_flops_per_row
+from train.goodput import Goodput
 from train.metrics import TensorBoard
 from train.progress import TrainingProgress
 from train.run_directory import RunDirectory
 from train.step import StepMetrics
+
+_MEASURED = ("loss", "z_loss", "auxiliary_loss", "grad_norm", "learning_rate")
 
 
 class _TimedStep(NamedTuple):
@@ -53,11 +56,12 @@ class Recorder:
         run: RunDirectory,
         board: TensorBoard,
         clock: Clock,
+        goodput: Goodput,
         peak_flops: float,
     ):
         self._model, self._objective = config.model, config.objective
         self._training, self._run, self._board = config.training, run, board
-        self._clock, self._peak_flops = clock, peak_flops
+        self._clock, self._goodput, self._peak_flops = clock, goodput, peak_flops
         self._step_seconds: list[float] = []
         self._since_log: list[_TimedStep] = []
         self._last_read: float | None = None
@@ -73,7 +77,7 @@ class Recorder:
         shape: tuple[int, int],
         ledger: Callable[[], Ledger],
         bar: TrainingProgress,
-    ) -> None:
+    ) -> dict[str, float]:
         """Waits for a step, and records it if its turn has come.
 
         Args:
@@ -82,8 +86,8 @@ class Recorder:
           ledger: gives the whole run's, this step included; called where the step is recorded, by
             all processes together.
 
-        Raises:
-          FloatingPointError: the loss is not finite.
+        Returns:
+          The step's metrics by name, recorded or not.
         """
         # All copies to the host begin before the first is waited for.
         values = {name: float(value) for name, value in jax.device_get(metrics)._asdict().items()}
@@ -92,21 +96,16 @@ class Recorder:
             self._step_seconds.append(now - self._last_read)
             self._since_log.append(self._timed(now - self._last_read, shape))
         self._last_read = now
-        if not math.isfinite(values["loss"]):
-            raise FloatingPointError(f"the loss of step {step} is {values['loss']}")
         if step % self._training.log_every and step not in (1, self._training.num_steps):
-            return
+            return values
         timed = _TimedStep(*map(sum, zip(*self._since_log, strict=True)))  # type: ignore[arg-type]
         steps = len(self._since_log)
         self._since_log.clear()
         counted = ledger()
         record = {
             "step": step,
-            "loss": values["loss"],
-            "z_loss": values["z_loss"],
-            "auxiliary_loss": values["auxiliary_loss"],
-            "grad_norm": values["grad_norm"],
-            "learning_rate": values["learning_rate"],
+            **{name: _finite(values[name]) for name in _MEASURED},
+            "applied": bool(values["applied"]),
             "tokens": counted.tokens_trained_on,
             "tokens_read": counted.tokens_read,
             "tokens_padded": counted.tokens_padded,
@@ -116,10 +115,13 @@ class Recorder:
             "mfu": timed.flops / timed.seconds / self._peak_flops if steps else None,
             "mfu_palm": timed.flops_palm / timed.seconds / self._peak_flops if steps else None,
             "train_seconds": self._clock.seconds(),
+            "goodput": self._goodput.share(),
         }
         self._run.append("metrics.jsonl", record)
         self._board.write(record, "train")
+        self._goodput.write(is_due=False)
         bar.update(record)
+        return values
 
     def median_step_seconds(self) -> float | None:
         """Of all steps timed in this process; None before two steps were read."""
@@ -131,3 +133,8 @@ class Recorder:
         flops = training_flops_per_row(self._model, lengths).total
         palm = training_flops_per_row(self._model, lengths, causal=False).total
         return _TimedStep(seconds, rows * lengths.places, rows * flops, rows * palm)
+
+
+def _finite(value: float) -> float | None:
+    """The number, or None for what JSON cannot say."""
+    return value if math.isfinite(value) else None

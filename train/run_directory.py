@@ -1,30 +1,41 @@
 """The run directory: the contract between the rooms, with one writer at a time.
 
 docs/run_directory.md describes every file. Whole files are replaced atomically; the .jsonl files
-are appended to, and cut back to the restored step when a run resumes.
+are appended to, and cut back to the restored step when a run resumes. Of several processes that
+train together one writes; for the others everything that writes does nothing.
 """
 
 import fcntl
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from configs.errors import InputError
+from configs.folders import make_folder, remove_folders
 from configs.schema import RunConfig
 from configs.serialize import load_config, read_json, write_json
 
 SCHEMA_VERSION = 1
 VERSION = "0.1.0"
+CUT_BACK = ("metrics.jsonl", "evaluations.jsonl", "samples.jsonl")
+_LINES = (*CUT_BACK, "events.jsonl")
 
 
 class RunDirectory:
-    """Paths and records of one run; a context manager that holds its lock."""
+    """Paths and records of one run; a context manager that holds its lock.
 
-    def __init__(self, path: Path):
+    Args:
+      is_writer: False in all but one of several processes that train the run together.
+    """
+
+    def __init__(self, path: Path, *, is_writer: bool = True):
         self.path = path
+        self.is_writer = is_writer
         self._lock = None
+        self._made: tuple[Path, ...] = ()
 
     @property
     def checkpoints(self) -> Path:
@@ -37,6 +48,10 @@ class RunDirectory:
     @property
     def config_file(self) -> Path:
         return self.path / "config.json"
+
+    def stacks_file(self) -> Path:
+        """Where a process that hangs writes what its threads were doing."""
+        return self.path / f"stacks-{os.getpid()}.txt"
 
     @classmethod
     def open(cls, path: Path) -> "RunDirectory":
@@ -59,9 +74,11 @@ class RunDirectory:
         Raises:
           InputError: the folder cannot be made or written, or another process writes the run.
         """
+        if not self.is_writer:
+            return self
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / ".lock").open("w")
+            self._made = make_folder(self.path)
+            self._lock = (self.path / ".lock").open("a")
         except OSError as error:
             raise InputError(
                 f"run: got {self.path} ({error.strerror}), expected a folder that can be written"
@@ -73,19 +90,28 @@ class RunDirectory:
             raise InputError(
                 f"run: got {self.path}, which another process is writing; expected a run of its own"
             ) from error
+        for leftover in self.path.glob("*.tmp"):  # of a process that was killed within a write
+            leftover.unlink()
+        for name in _LINES:
+            _end_last_line(self.path / name)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
+        """Gives the lock back; where bad input kept the folder from becoming a run, it goes."""
+        if kind is not None and issubclass(kind, InputError) and not self.exists():
+            remove_folders(self._made)
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     def create(self, name: str) -> None:
         """Marks the folder as a run; a run that is there keeps its record."""
-        if not self.exists():
+        if self.is_writer and not self.exists():
             self.write("run.json", {"name": name, "status": "created", "created": _now()})
 
     def set_status(self, status: str) -> None:
+        if not self.is_writer:
+            return
         record = self.read("run.json")
         self.write("run.json", record | {"status": status, "isoflop_version": VERSION})
 
@@ -105,19 +131,28 @@ class RunDirectory:
 
     def write(self, name: str, record: dict[str, Any]) -> None:
         """Replaces a JSON file of the run atomically."""
-        write_json(self.path / name, {"schema_version": SCHEMA_VERSION} | record)
+        if self.is_writer:
+            write_json(self.path / name, {"schema_version": SCHEMA_VERSION} | record)
 
     def append(self, name: str, record: dict[str, Any]) -> None:
-        """Adds one line to a .jsonl file."""
-        with (self.path / name).open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        """Adds one line to a .jsonl file, from any thread."""
+        if self.is_writer:
+            _append(self.path / name, record)
 
-    def event(self, event: str, detail: str) -> None:
-        self.append("events.jsonl", {"time": _now(), "event": event, "detail": detail})
+    def event(self, event: str, detail: str, *, from_any_process: bool = False) -> None:
+        """Adds to events.jsonl what is out of the ordinary.
 
-    def cut_back(self, step: int) -> None:
+        Args:
+          from_any_process: for what only this process knows of; the others' lines go beside it.
+        """
+        if self.is_writer or from_any_process:
+            _append(self.path / "events.jsonl", {"time": _now(), "event": event, "detail": detail})
+
+    def cut_back(self, step: int, *, names: Sequence[str] = CUT_BACK) -> None:
         """Drops records of steps beyond `step`: they will be written again."""
-        for name in ("metrics.jsonl", "evaluations.jsonl", "samples.jsonl"):
+        if not self.is_writer:
+            return
+        for name in names:
             path = self.path / name
             if not path.exists():
                 continue
@@ -135,6 +170,26 @@ class RunDirectory:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
+
+
+def _append(path: Path, record: dict[str, Any]) -> None:
+    """One write of a whole line: lines of several threads and processes do not mix."""
+    line = (json.dumps(record) + "\n").encode()
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, line)
+    finally:
+        os.close(descriptor)
+
+
+def _end_last_line(path: Path) -> None:
+    """Gives a line that a kill cut short its end, so that the next one stands on its own."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return
+    with path.open("rb+") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
 
 
 def _now() -> str:

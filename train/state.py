@@ -1,5 +1,6 @@
 """What training carries from step to step."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,22 +17,25 @@ from model.build import (
     rate_multipliers,
     step_multipliers,
 )
+from train.guard import new_guard
 from train.optimizers import make_optimizer
 
 
 class TrainState(NamedTuple):
-    """Step number (int32 scalar), fp32 parameters (nested dict), optimizer state; no keys."""
+    """Step number (int32 scalar), fp32 parameters (nested dict), optimizer state, and what the
+    guard against spikes remembers (() where none is asked for); no keys."""
 
     step: Any
     params: Any
     opt_state: Any
+    guard: Any = ()
 
 
 def abstract_state(config: RunConfig, mesh: Mesh) -> TrainState:
     """Shape, dtype and sharding of every leaf, without computing any.
 
     Optimizer moments are cut like their parameters, along the axes that they have in common (of
-    Adafactor's rows and columns the others have size 1); scalars are replicated.
+    Adafactor's rows and columns the others have size 1); scalars and the guard are replicated.
     """
     params = abstract_params(config.model)
     shardings = param_shardings(config.model, mesh, config.mesh.rules)
@@ -49,7 +53,7 @@ def abstract_state(config: RunConfig, mesh: Mesh) -> TrainState:
         sharding = _of_common_axes(leaf.shape, param.shape, param.sharding)
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-    def like_scalar(leaf: Any) -> jax.ShapeDtypeStruct:
+    def whole(leaf: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated)
 
     opt_state = optax.tree_map_params(
@@ -57,11 +61,12 @@ def abstract_state(config: RunConfig, mesh: Mesh) -> TrainState:
         like_param,
         jax.eval_shape(optimizer.init, params),
         params,
-        transform_non_params=like_scalar,
+        transform_non_params=whole,
         is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode),
     )
     step = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated)
-    return TrainState(step, params, opt_state)
+    guard = jax.tree.map(whole, jax.eval_shape(partial(new_guard, config.guard)))
+    return TrainState(step, params, opt_state, guard)
 
 
 def _of_common_axes(
@@ -85,13 +90,14 @@ def init_state(config: RunConfig, mesh: Mesh) -> TrainState:
 
     def init(key: jax.Array) -> TrainState:
         params = init_params(model, key)
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+        step, guard = jnp.zeros((), jnp.int32), new_guard(config.guard)
+        return TrainState(step, params, optimizer.init(params), guard)
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
     return jax.jit(init, out_shardings=shardings)(jax.random.key(config.training.seed))
 
 
-def run_optimizer(config: RunConfig) -> optax.GradientTransformation:
+def run_optimizer(config: RunConfig) -> optax.GradientTransformationExtraArgs:
     """The optimizer of a run, with the factors that its model asks for."""
     return make_optimizer(
         config.optimizer,

@@ -13,6 +13,7 @@ from configs.schema import RunConfig
 from data.batches import Batch
 from model.build import Model, Params, build_model, forward_readout, forward_with_losses
 from model.constrain import Constrain, named_sharding
+from train.guard import after_step, judge, update_if
 from train.losses import (
     LossSums,
     Scored,
@@ -28,7 +29,9 @@ class StepMetrics(NamedTuple):
     """fp32 scalars of one step, still on the device until they are read.
 
     loss: mean cross-entropy in nats. z_loss: mean squared log-normaliser, not scaled yet.
-    auxiliary_loss: what the model adds to the loss itself, scaled.
+    auxiliary_loss: what the model adds to the loss itself, scaled. applied: 1 where the update was
+    applied; 0 where it was refused, because a loss or the gradient is not finite or, is_spike 1,
+    because the loss is a spike.
     """
 
     loss: Float[Array, ""]
@@ -37,6 +40,8 @@ class StepMetrics(NamedTuple):
     grad_norm: Float[Array, ""]
     learning_rate: Float[Array, ""]
     trained_tokens: Float[Array, ""]
+    applied: Float[Array, ""]
+    is_spike: Float[Array, ""]
 
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
@@ -133,8 +138,13 @@ def make_gradients(
 
 
 def make_train_step(config: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
-    """The jitted train step (state, batch) -> (state, StepMetrics); the state is donated."""
+    """The jitted train step (state, batch) -> (state, StepMetrics); the state is donated.
+
+    An update that `train.guard` refuses leaves parameters, moments and guard as they were; the step
+    is counted, so that the next one is another batch's.
+    """
     gradients = make_gradients(config, mesh)
+    platform = Constrain(mesh, config.mesh.rules).platform
     num_steps = config.training.num_steps
     optimizer = run_optimizer(config)
     schedule = make_schedule(config.optimizer.schedule, config.optimizer.learning_rate, num_steps)
@@ -142,19 +152,33 @@ def make_train_step(config: RunConfig, mesh: Mesh) -> jax.stages.Wrapped:
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         with jax.named_scope("gradients"):
             gradient, sums = gradients(state.params, batch)
-        with jax.named_scope("optimizer"):
-            updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-            params = optax.apply_updates(state.params, updates)
         weight = jnp.maximum(sums.weight, 1.0)
+        loss, z_loss, auxiliary = (
+            total / weight for total in (sums.cross_entropy, sums.z_loss, sums.auxiliary)
+        )
+        grad_norm = optax.tree.norm(gradient)
+        applied, is_spike = judge(config.guard, state.guard, loss, z_loss, auxiliary, grad_norm)
+
+        def update(params: Any, opt_state: Any) -> tuple[Any, Any]:
+            updates, opt_state = optimizer.update(gradient, opt_state, params, grad_norm=grad_norm)
+            return optax.apply_updates(params, updates), opt_state
+
+        with jax.named_scope("optimizer"):
+            params, opt_state = update_if(
+                applied, update, state.params, state.opt_state, platform=platform
+            )
         metrics = StepMetrics(
-            loss=sums.cross_entropy / weight,
-            z_loss=sums.z_loss / weight,
-            auxiliary_loss=sums.auxiliary / weight,
-            grad_norm=optax.tree.norm(gradient),
+            loss=loss,
+            z_loss=z_loss,
+            auxiliary_loss=auxiliary,
+            grad_norm=grad_norm,
             learning_rate=jnp.asarray(schedule(state.step), jnp.float32),
             trained_tokens=sums.weight,
+            applied=applied.astype(jnp.float32),
+            is_spike=is_spike.astype(jnp.float32),
         )
-        return TrainState(state.step + 1, params, opt_state), metrics
+        guard = after_step(state.guard, loss, applied)
+        return TrainState(state.step + 1, params, opt_state, guard), metrics
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
     return jax.jit(

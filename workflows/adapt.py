@@ -40,9 +40,10 @@ from workflows.adapt_text import TextAdaptation, adapt_to_text, adapt_to_text_wi
 from workflows.initial_checkpoint import has_checkpoint, write_initial_checkpoint
 from workflows.load import load
 from workflows.prepare import describe
-from workflows.runtime import RuntimeOptions, prepare_runtime
+from workflows.runtime import prepare_runtime
 from workflows.task_evaluation import evaluate_task
 from workflows.train import create_run, finish_training
+from workflows.training_options import TrainingOptions
 
 PROG = "isoflop adapt"
 CORPUS_FOLDER = "corpus"
@@ -50,7 +51,7 @@ _SAMPLES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptOptions(RuntimeOptions):
+class AdaptOptions(TrainingOptions):
     """Trains a pretrained run on: for a task, by --task or --data, or on more text, by --corpus.
 
     The result is a run like any other. The same command on a run that was interrupted goes on
@@ -120,21 +121,26 @@ def main(args: Sequence[str]) -> int:
                 str(options.out),
                 "a new folder, or the command the run there was started with",
             )
-        else:
+        needs_params = not options.from_scratch and not has_checkpoint(run)
+        if needs_params and params is None:  # before the folder is a run: there may be none
+            with console.status(f"reading {options.run}"):
+                params = load(options.run).params
+        if not run.exists():
             if options.corpus is None:
                 write_labels(run.path, *read_labels(_only(corpora).path))
             create_run(run, config, corpora)
-        if not options.from_scratch and not has_checkpoint(run):
-            with console.status(f"reading {options.run}"):
-                params = params or load(options.run).params
-                if isinstance(config.model.head, ClassHeadConfig):
-                    # Another task's classes may be as many: their head is no beginning for these.
-                    params = {name: part for name, part in params.items() if name != "head"}
-                write_initial_checkpoint(run, config, corpora, params)
+        if needs_params:
+            assert params is not None
+            if isinstance(config.model.head, ClassHeadConfig):
+                # Another task's classes may be as many: their head is no beginning for these.
+                params = {name: part for name, part in params.items() if name != "head"}
+            write_initial_checkpoint(run, config, corpora, params)
             run.event("adapted", f"from {options.run}")
         if run.status != "complete":
             console.rule("training", align="left")
-            status = finish_training(run, config, corpora, console, profile=options.profile)
+            status = finish_training(
+                run, config, corpora, console, profile=options.profile, watch=options.watch
+            )
             if status:
                 return status
         if options.corpus is None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
+from configs.errors import require
 from configs.schema import RunConfig
 from data.corpus import open_corpus
 from data.dataset import Corpora, open_corpora
@@ -41,11 +42,17 @@ def adapt_to_text(
     """Goes on with the run's objective on a corpus, and with `replay` of the rows on its own.
 
     Raises:
-      InputError: the corpora's tokenizers differ.
+      InputError: a corpus has another tokenizer than the run.
     """
     config = pretrained.config()
     folders = (str(corpus), *(config.data.corpora if replay else ()))
     corpora = open_corpora(corpora_config(folders))
+    require(
+        corpora[next(iter(corpora))].tokenizer.sha == Tokenizer.load(pretrained.tokenizer).sha,
+        "corpus",
+        str(corpus),
+        f"one made with the run's tokenizer (isoflop prepare … --tokenizer {pretrained.path})",
+    )
     config = continued_config(config, corpora, folders, schedule, replay=replay, name=name)
     return TextAdaptation(config, corpora, None)
 

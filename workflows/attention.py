@@ -10,6 +10,7 @@ import numpy as np
 import tyro
 
 from configs.errors import require
+from configs.folders import require_writable_folder
 from configs.overrides import parse_command, reject_overrides
 from inference.attention_maps import (
     SELF,
@@ -84,6 +85,7 @@ def main(args: Sequence[str]) -> int:
     )
     reject_overrides(overrides, prog=PROG)
     require(bool(options.text), "text", options.text, "some text")
+    require_writable_folder("out", options.out)
     loaded = load(options.run)
     is_two_sided = loaded.config.architecture == "encoder_decoder"
     require(

@@ -18,9 +18,9 @@ from planner.law import Law
 from planner.plan import Plan, make_plan
 from planner.promise import tokens_per_row
 from train.feed import put_batch
-from train.loop import compile_steps
 from train.mesh import make_mesh
 from train.metrics import peak_flops_per_second
+from train.programs import compile_steps
 from train.state import init_state
 from train.step import batch_sharding
 

@@ -11,7 +11,8 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from configs.errors import InputError, require
+from configs.errors import InputError
+from configs.folders import require_writable_file
 from configs.overrides import apply_overrides, load_preset_or_file, parse_command
 from planner.topology import Topology, parse_topology
 from workflows.compile_config import on_topology
@@ -55,12 +56,7 @@ def main(args: Sequence[str]) -> int:
         config, topology, mesh_given=any(name.startswith("--mesh.") for name in overrides)
     )
     if options.save_hlo is not None:
-        require(
-            options.save_hlo.parent.is_dir(),
-            "save-hlo",
-            str(options.save_hlo),
-            "a file in a folder that exists",
-        )
+        require_writable_file("save-hlo", options.save_hlo)
     _before_jax(topology)
     from workflows.compile_report import compile_report, print_report  # loads JAX
 

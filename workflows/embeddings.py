@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from configs.errors import require
+from configs.folders import require_writable_folder
 from configs.overrides import parse_command, reject_overrides
 from data.corpus import open_corpus
 from data.tokenizer import Tokenizer
@@ -79,6 +80,7 @@ def main(args: Sequence[str]) -> int:
     reject_overrides(overrides, prog=PROG)
     require(options.neighbours > 0, "neighbours", options.neighbours, "1 or more")
     require(options.tokens > 2, "tokens", options.tokens, "3 or more")
+    require_writable_folder("out", options.out)
     lines = read_lines(options.texts, field="texts") if options.texts else []
     loaded = load(options.run)
     queries = {query: loaded.tokenizer.encode_with_symbols(query) for query in options.queries}

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from configs.errors import require
+from configs.folders import require_writable_folder
 from configs.overrides import parse_command, reject_overrides
 from configs.serialize import write_json
 from data.tasks.library import held_out_files
@@ -90,6 +91,8 @@ def main(args: Sequence[str]) -> int:
             print(f"{name:20}  {description}")
         return 0
     tasks = _checked_tasks(options)
+    if options.out is not None:
+        require_writable_folder("out", options.out)
     assert options.run is not None
     prepare_runtime(options, Console(quiet=True))
     loaded = load(options.run)

@@ -11,6 +11,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 
 from configs.errors import InputError, require
+from configs.folders import require_writable_folder
 from configs.overrides import parse_command, reject_overrides
 from configs.serialize import write_json
 from planner.fit import fit_parametric, require_identifiable
@@ -18,7 +19,7 @@ from planner.isoflop import fit_isoflop
 from planner.law import PARAMS_MEANING
 from planner.law_file import FitResult, law_record
 from planner.runs import Runs, read_runs
-from planner.uncertainty import bootstrap
+from planner.uncertainty import bootstrap, most_left_out
 from report.law_pictures import write_pictures
 
 PROG = "isoflop fit"
@@ -60,6 +61,8 @@ def main(args: Sequence[str]) -> int:
     )
     reject_overrides(overrides, prog=PROG)
     require(options.bootstraps >= 20, "bootstraps", options.bootstraps, "at least 20")
+    folder = options.out or options.runs.parent
+    require_writable_folder("out", folder)
     console = Console(stderr=True, highlight=False)
     result = fit(options, console)
     runs = result.runs
@@ -69,7 +72,6 @@ def main(args: Sequence[str]) -> int:
         params_kind=options.params_kind,
         budgets=[runs.flops.max(), 4 * runs.flops.max(), 10 * runs.flops.max()],
     )
-    folder = options.out or options.runs.parent
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "law.json", {"schema_version": 1, **record})
     pictures = write_pictures(result, folder, params_meaning=PARAMS_MEANING[options.params_kind])
@@ -90,8 +92,11 @@ def fit(options: FitOptions, console: Console) -> FitResult:
     """
     runs = read_runs(options.runs)
     require_identifiable(runs, fixed_E=options.fixed_E)
+    most = most_left_out(runs, fixed_E=options.fixed_E)
+    require(1 <= options.leave_out <= most, "leave_out", options.leave_out, f"1 to {most}")
     columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    quiet = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
 
         def showing(name: str) -> Callable[[int, int], None]:
             task = bar.add_task(name, total=None)

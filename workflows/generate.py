@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from configs.errors import require
+from configs.folders import require_writable_folder
 from configs.model_config import ClassHeadConfig
 from configs.overrides import parse_command, reject_overrides
 from configs.schema import MeshConfig
@@ -99,6 +100,8 @@ def main(args: Sequence[str]) -> int:
     )
     for prompt in options.prompts:
         require(bool(prompt), "prompt", prompt, "some text")
+    if options.picture is not None:
+        require_writable_folder("picture", options.picture.parent)
     prepare_runtime(options, Console(quiet=True))
     loaded = load(options.run)
     if isinstance(loaded.config.head, ClassHeadConfig):

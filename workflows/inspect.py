@@ -19,7 +19,7 @@ from configs.errors import InputError, require
 from configs.overrides import parse_command, reject_overrides
 from configs.schema import RunConfig, TrainingConfig
 from configs.serialize import read_json
-from data.batches import Cursor, advance, take_rows
+from data.batches import Batch, Cursor, advance, take_rows
 from data.corpus import Corpus, EncodedDocument, open_corpus, verify_corpus
 from data.corpus_card import CARD_NAME, card_page
 from data.dataset import open_corpora, require_same_corpora, training_rows, with_corpora
@@ -30,6 +30,7 @@ from data.rows import RowSource, ServedBatch
 from data.segments import encoder_segments, segments
 from data.show import Mark, MarkedToken, PieceTable, TextView
 from data.tokenizer import BOS_ID, EOS_ID, Tokenizer
+from train.refusals import CULPRITS_FOLDER, read_culprit
 from train.run_directory import RunDirectory
 
 PROG = "isoflop inspect"
@@ -47,6 +48,8 @@ class InspectOptions:
     """A run directory, or a corpus that `isoflop prepare` wrote."""
     step: int | None = None
     """Of a run: show the batch of this step; step 1, the default, is the first update."""
+    culprit: int | None = None
+    """Of a run that gave up on its numbers: show the batch that it kept of this step."""
     rows: int = 4
     """Of a run: show the first so many rows of the batch; 0: all."""
     tokens: bool = False
@@ -85,7 +88,7 @@ def main(args: Sequence[str]) -> int:
         _reject(options, "a corpus", "documents", "verify", "split")
         lines = inspect_run(options)
     elif (options.target / CARD_NAME).is_file():
-        _reject(options, "a run", "step", "rows", "tokens", "corpus")
+        _reject(options, "a run", "step", "culprit", "rows", "tokens", "corpus")
         lines = inspect_corpus(options)
     else:
         raise InputError(
@@ -105,7 +108,10 @@ def inspect_run(options: InspectOptions) -> Iterable[str]:
     """
     run = RunDirectory.open(options.target)
     config = run.config()
-    step = 1 if options.step is None else options.step
+    if options.culprit is not None:
+        require(options.step is None, "step", options.step, "--step or --culprit")
+    asked = options.step if options.culprit is None else options.culprit
+    step = 1 if asked is None else asked
     num_steps = config.training.num_steps
     require(1 <= step <= num_steps, "step", step, f"1 to {num_steps}, the run's steps")
     if options.corpus:
@@ -113,14 +119,39 @@ def inspect_run(options: InspectOptions) -> Iterable[str]:
     corpora = open_corpora(config.data)
     require_same_corpora(corpora, run.read("fingerprint.json").get("corpora"))
     source = training_rows(config, corpora)
-    numbers = step_rows(config.training, step, skipped=_skipped(run))
+    kept: Batch | None = None
+    if options.culprit is None:
+        numbers = step_rows(config.training, step, skipped=_skipped(run))
+    else:
+        numbers, kept, reason = read_culprit(run.path / CULPRITS_FOLDER, step)
+        print(reason, file=sys.stderr)
     shown = numbers[: options.rows or len(numbers)]
     served = source.batch(shown, length=source.batch_length(numbers))
+    if kept is not None:
+        served = _as_kept(served, kept, numbers)
     tokenizer = Tokenizer.load(run.tokenizer)
     if options.json:
         return [json.dumps(_record(config, step, numbers, source, served, tokenizer))]
     view = _view(options, tokenizer, read_labels(run.path)[1] if run.has(LABELS_NAME) else ())
     return _batch_lines(config, step, numbers, source, served, view, options)
+
+
+def _as_kept(served: ServedBatch, kept: Batch, numbers: np.ndarray) -> ServedBatch:
+    """The rows as training had them, with a word where the corpus gives others now."""
+    count = len(served.entries)
+    had = Batch(*(None if field is None else field[:count] for field in kept))  # type: ignore[arg-type]
+    for place in range(count):
+        rows = [
+            (ours[place], now[place])
+            for ours, now in zip(had, served.batch, strict=True)
+            if ours is not None and now is not None
+        ]
+        if any(not np.array_equal(ours, now) for ours, now in rows):
+            print(
+                f"row {numbers[place]:,} is not what the corpus holds: it was altered on its way",
+                file=sys.stderr,
+            )
+    return served._replace(batch=had)
 
 
 def step_rows(

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from configs.errors import require
+from configs.folders import require_writable_file
 from configs.overrides import apply_overrides, load_preset_or_file, parse_command
 from configs.serialize import save
 from planner.explain import explain
@@ -61,6 +62,8 @@ def main(args: Sequence[str]) -> int:
     )
     chosen = None if options.topology is None else parse_topology(options.topology)
     topology = options.topology_of_chips()
+    if options.out is not None:
+        require_writable_file("out", options.out)
     if options.verify:
         before_jax(chosen or topology)
     hardware = options.hardware()

@@ -123,6 +123,7 @@ def prepare(source: TextSource, out: Path, preparation: Preparation, console: Co
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     ) as bar:
         tasks: dict[str, tuple[TaskID, float]] = {}
 

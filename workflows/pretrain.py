@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from configs.errors import require
+from configs.folders import require_writable_folder
 from configs.overrides import apply_overrides, load_preset_or_file, parse_command
 from configs.schema import RunConfig
 from configs.serialize import read_json, write_json
@@ -23,6 +25,7 @@ from data.objectives import OBJECTIVES
 from data.preparation import Preparation
 from data.prepare import OtherCorpusError
 from data.sources import open_source
+from data.sources.text_source import TextSource
 from export.express import default_family
 from export.families import get_family
 from planner.plan import make_plan
@@ -38,18 +41,20 @@ from workflows.export import describe as describe_export
 from workflows.export import export_loaded, export_record
 from workflows.load import load
 from workflows.plan import print_plan
+from workflows.preflight import check_run
 from workflows.prepare import corpus_name, prepare
 from workflows.prepare import describe as describe_corpus
-from workflows.runtime import RuntimeOptions, prepare_runtime
+from workflows.runtime import prepare_runtime
 from workflows.samples import take_samples
 from workflows.train import create_run, finish_training, verify
+from workflows.training_options import TrainingOptions
 
 PROG = "isoflop pretrain"
 DEFAULT_TIME = "6m"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainOptions(RuntimeOptions, BudgetOptions):
+class PretrainOptions(TrainingOptions, BudgetOptions):
     """Pretrains a model from nothing but a budget and text; without arguments, six minutes on
     the source of Python's standard library.
 
@@ -94,13 +99,22 @@ def main(args: Sequence[str]) -> int:
             corpora = _begin(options, overrides, run, console)
         else:
             _require_same_command(options, overrides, run)
-            corpora = open_corpora(run.config().data)
+            config = run.config()
+            corpora = check_run(
+                config,
+                run.path,
+                partial(open_corpora, config.data),
+                resume=True,
+                compilation_cache=options.compilation_cache,
+            )
             console.print(f"{run.path} exists ({run.status}): going on with it")
         if options.verify == "full":
             verify(corpora, console)
         if run.status != "complete":
             console.rule("training", align="left")
-            status = finish_training(run, run.config(), corpora, console, profile=options.profile)
+            status = finish_training(
+                run, run.config(), corpora, console, profile=options.profile, watch=options.watch
+            )
             if status:
                 return status
         [corpus] = corpora.values()
@@ -125,6 +139,8 @@ def _begin(
     require(
         mixture == "single", "data.mixture.kind", mixture, "single (mix corpora with isoflop train)"
     )
+    source = open_source(options.source, text_field=options.text_field)
+    require_writable_folder("corpora", options.corpora)
     law, constraints = options.chosen_law(), options.constraints()
     hardware = options.priced(describe_hardware())
     # A first plan, by assumed speed: says how large a vocabulary fits, and finds what does not fit.
@@ -151,7 +167,7 @@ def _begin(
         skip_problems=options.skip_problems,
         workers=options.workers,
     )
-    corpus = _prepare_beside_others(options, name, preparation, console)
+    corpus = _prepare_beside_others(options, source, name, preparation, console)
     console.print(describe_corpus(corpus, time.perf_counter() - start))
 
     console.rule("planning", align="left")
@@ -178,15 +194,25 @@ def _begin(
     run.write("plan.json", plan.to_json(corpus_tokens))
     run.write("summary.json", {"prepare_seconds": time.perf_counter() - start})
     corpora = {corpus.path.name: corpus}
+    check_run(
+        plan.config,
+        run.path,
+        lambda: corpora,
+        resume=False,
+        compilation_cache=options.compilation_cache,
+    )
     create_run(run, plan.config, corpora)
     return corpora
 
 
 def _prepare_beside_others(
-    options: PretrainOptions, name: str, preparation: Preparation, console: Console
+    options: PretrainOptions,
+    source: TextSource,
+    name: str,
+    preparation: Preparation,
+    console: Console,
 ) -> Corpus:
     """The corpus in the first folder of the name that is free or holds it: NAME, NAME-2, …"""
-    source = open_source(options.source, text_field=options.text_field)
     for number in itertools.count(1):
         folder = options.corpora / (name if number == 1 else f"{name}-{number}")
         try:

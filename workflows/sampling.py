@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from configs.errors import require
+from configs.folders import require_writable_folder
 from configs.overrides import parse_command, reject_overrides
 from data.corpus import open_corpus
 from inference.generate import TextGenerator
@@ -107,6 +108,7 @@ def main(args: Sequence[str]) -> int:
     require(options.max_tokens >= 0, "max_tokens", options.max_tokens, "0 or more")
     given = (options.corpus is not None) + (options.prompts is not None)
     require(given == 1, "corpus, prompts", f"{given} of the two", "one of --corpus and --prompts")
+    require_writable_folder("out", options.out)
     prepare_runtime(options, Console(quiet=True))
     loaded = load(options.run)
     require(

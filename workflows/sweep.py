@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from configs.errors import InputError, require
+from configs.folders import require_writable_folder
 from configs.overrides import apply_overrides, load_preset_or_file, parse_command
 from configs.schema import RunConfig
 from configs.serialize import write_text
@@ -25,8 +26,9 @@ from planner.plan import make_plan, seq_len_for, shape_text, sweep_sizes
 from planner.promise import tokens_per_row
 from train.run_directory import RunDirectory
 from workflows.calibrate import describe_hardware
-from workflows.runtime import RuntimeOptions, prepare_runtime
+from workflows.runtime import prepare_runtime
 from workflows.train import create_run, finish_training
+from workflows.training_options import TrainingOptions
 
 PROG = "isoflop sweep"
 COLUMNS = (
@@ -50,7 +52,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepOptions(RuntimeOptions):
+class SweepOptions(TrainingOptions):
     """Trains every size at every budget (IsoFLOP profiles) and collects the losses for
     `isoflop fit`.
 
@@ -116,6 +118,7 @@ def main(args: Sequence[str]) -> int:
     console = Console(stderr=True, highlight=False)
     prepare_runtime(options, console)
     corpus = open_corpus(options.corpus)
+    require_writable_folder("out", options.out)
     cells = grid(options, overrides, corpus)
     console.print(describe(cells))
     if options.dry_run:
@@ -137,7 +140,9 @@ def main(args: Sequence[str]) -> int:
                 "a run of this very sweep; its config differs: use another --out",
             )
             if run.status != "complete":
-                if status := finish_training(run, cell.config, {corpus.path.name: corpus}, console):
+                corpora = {corpus.path.name: corpus}
+                status = finish_training(run, cell.config, corpora, console, watch=options.watch)
+                if status:
                     return status
             rows.append(row_of(cell, run, corpus))
         write_text(options.out / "runs.csv", as_csv(rows))

@@ -1,9 +1,14 @@
 """isoflop train: a preset, a config file or a run directory to a trained run."""
 
 import importlib.metadata
+import os
 import platform
+import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,8 +17,8 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 
-from configs.errors import InputError, require
-from configs.overrides import apply_overrides, load_preset_or_file, parse_command, reject_overrides
+from configs.errors import InputError
+from configs.overrides import parse_command
 from configs.schema import RunConfig
 from configs.serialize import fingerprint, save
 from data.corpus import verify_corpus
@@ -22,36 +27,49 @@ from data.dataset import (
     corpora_record,
     open_corpora,
     require_same_corpora,
-    with_corpora,
 )
 from model.build import count_matmul_params, count_params
 from planner.flops import training_flops_per_token
 from report.read import read_run
 from report.terminal import print_comparison
-from train.loop import TrainingResult, check_corpora, places_trained_on, train
+from train.agreement import wait_for_all
+from train.checkpoint import SaveError
+from train.corruption import SilentCorruption
+from train.distributed import is_lost_peer
+from train.goodput import process_began
+from train.loop import DEFAULT_WATCH, TrainingResult, Watch, check_corpora, places_trained_on, train
 from train.mesh import make_mesh
 from train.metrics import peak_flops_per_second
 from train.platform import flags_in_force
 from train.preemption import EXIT_PREEMPTED, Preempted
 from train.profile import ProfiledSteps
+from train.refusals import TooManyRefusals
 from train.run_directory import RunDirectory
-from workflows.runtime import RuntimeOptions, prepare_runtime
+from train.supervision import EXIT_RETRY, RESTARTED
+from workflows.find_run import find_run
+from workflows.preflight import check_run
+from workflows.runtime import ProcessOptions, prepare_runtime
+from workflows.training_options import TrainingOptions
 
 PROG = "isoflop train"
 _VERSIONED = ("jax", "flax", "optax", "orbax-checkpoint", "sentencepiece", "tensorflow-datasets")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(RuntimeOptions):
+class TrainOptions(TrainingOptions, ProcessOptions):
     """Trains, or goes on training where a run directory left off.
 
-    Any field of the config can be overridden for a new run: --training.num-steps 500.
+    Any field of the config can be overridden for a new run: --training.num-steps 500. SIGTERM or
+    Ctrl-C saves and exits with 143; the run goes on with the same command and --resume.
     """
 
     target: Annotated[str, tyro.conf.Positional]
     """A run directory to resume, a preset (decoder_only/tiny), or a config's .json file."""
     run: Path | None = None
     """Where a new run is written; runs/NAME if not given."""
+    resume: bool = False
+    """Go on with that run where it is there already. Its config has to be the same, but for the
+    mesh and the number of microbatches: a run may move to other devices."""
     corpus: tuple[Path, ...] = ()
     """Folder `isoflop prepare` wrote, in place of the config's data.corpus; for a mixture as many
     as it has, in its order."""
@@ -69,30 +87,41 @@ def main(args: Sequence[str]) -> int:
     )
     console = Console(stderr=True)
     prepare_runtime(options, console)
-    if (Path(options.target) / "run.json").is_file():
-        reject_overrides(overrides, prog=f"{PROG} RUN (a run's config is fixed)")
-        run = RunDirectory(Path(options.target))
-        config = with_corpora(run.config(), options.corpus)  # they may have moved; hashes tell
-    elif Path(options.target).is_dir():
-        raise InputError(
-            f"target: got {options.target}, expected a run directory (with a run.json)"
-        )
-    else:
-        config = load_preset_or_file(options.target)
-        config = with_corpora(apply_overrides(config, overrides), options.corpus)
-        run = RunDirectory(options.run or Path("runs") / config.name)
-        require(
-            not run.exists(), "run", str(run.path), "a new folder; to resume: isoflop train RUN"
-        )
+    console.quiet = jax.process_index() != 0  # the others have the same to say
+    run, config, is_new, moved = find_run(
+        options.target,
+        overrides,
+        run_path=options.run,
+        corpora=options.corpus,
+        may_resume=options.resume,
+    )
     ProfiledSteps.of(options.profile, first_step=0, num_steps=config.training.num_steps)
-    corpora = open_corpora(config.data)
+    corpora = check_run(
+        config,
+        run.path,
+        partial(open_corpora, config.data),
+        resume=not is_new,
+        compilation_cache=options.compilation_cache,
+    )
     if options.verify == "full":
         verify(corpora, console)
+    wait_for_all("run_found")  # nobody looks for it any more: process 0 may make it
     with run:
-        if not run.exists():
+        if is_new:
             create_run(run, config, corpora)
-        status = finish_training(run, config, corpora, console, profile=options.profile)
-    if status == 0:
+        elif moved:
+            move_run(run, config, corpora, moved)
+        wait_for_all("run_made")
+        status = finish_training(
+            run,
+            config,
+            corpora,
+            console,
+            profile=options.profile,
+            watch=options.watch,
+            began=process_began(),
+        )
+    if status == 0 and run.is_writer:
         print_comparison(read_run(run.path), Console())
     return status
 
@@ -109,10 +138,20 @@ def create_run(run: RunDirectory, config: RunConfig, corpora: Corpora) -> None:
     """Writes what a run is before it starts, once everything that can be checked was."""
     check_corpora(config, corpora)
     make_mesh(config.mesh)
+    if not run.is_writer:
+        return
     save(config, run.config_file)
     run.tokenizer.write_bytes(next(iter(corpora.values())).tokenizer.model_bytes)
     run.write("fingerprint.json", fingerprint_of(config, corpora))
     run.create(config.name)
+
+
+def move_run(run: RunDirectory, config: RunConfig, corpora: Corpora, moved: str) -> None:
+    """Notes that a run goes on with another mesh or other microbatches."""
+    if run.is_writer:
+        save(config, run.config_file)
+        run.write("fingerprint.json", fingerprint_of(config, corpora))
+        run.event("moved", moved)
 
 
 def finish_training(
@@ -122,23 +161,67 @@ def finish_training(
     console: Console,
     *,
     profile: str = "",
+    watch: Watch = DEFAULT_WATCH,
+    began: float | None = None,
 ) -> int:
-    """Trains to the end and writes summary.json; 143 if a signal stopped it after a save."""
+    """Trains to the end and writes summary.json.
+
+    Args:
+      began: when this start began, seconds since 1970; now if None.
+
+    Returns:
+      An exit status: 0; 143 if a signal stopped it after a save; 1 if it gave up on its numbers;
+      42 if it should be started again.
+    """
     require_same_corpora(corpora, run.read("fingerprint.json").get("corpora"))
+    if reason := os.environ.get(RESTARTED):
+        run.event("restarted", reason)
     peak, _ = peak_flops_per_second(jax.devices())
     try:
-        result = train(config, run, corpora, peak_flops=peak, console=console, profile=profile)
+        result = train(
+            config,
+            run,
+            corpora,
+            peak_flops=peak,
+            console=console,
+            profile=profile,
+            began=time.time() if began is None else began,
+            watch=watch,
+        )
     except Preempted as stopped:
         console.print(f"  stopped: {stopped}; the same command goes on from there")
         return EXIT_PREEMPTED
     except InputError:
         raise
-    except Exception:
-        run.set_status("failed")
+    except SilentCorruption as error:
+        _say(f"silent corruption: {error}; start again from the checkpoint before")
+        return EXIT_RETRY
+    except SaveError as error:
+        _set_failed(run)
+        _say(f"a checkpoint could not be saved: {error}")
+        return 1
+    except TooManyRefusals as error:
+        _set_failed(run)
+        _say(f"gave up: {error}; isoflop inspect {run.path} --culprit STEP shows the batch")
+        return 1
+    except Exception as error:
+        if is_lost_peer(error):
+            _say(f"another process is gone: {error}")
+            return EXIT_RETRY
+        _set_failed(run)
         raise
     run.write("summary.json", summary(run, config, result, peak))
     run.set_status("complete")
     return 0
+
+
+def _say(line: str) -> None:
+    print(f"isoflop: error: {' '.join(line.split())}", file=sys.stderr, flush=True)
+
+
+def _set_failed(run: RunDirectory) -> None:
+    with suppress(OSError):  # on a full disk the first failure is the one to tell
+        run.set_status("failed")
 
 
 def summary(

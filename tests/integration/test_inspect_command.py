@@ -34,6 +34,7 @@ from data.tokenizer import Tokenizer
 from train.checkpoint import Checkpoints
 from train.feed import Fed, feed
 from train.mesh import make_mesh
+from train.refusals import save_culprit
 from train.run_directory import RunDirectory
 from train.state import TrainState
 from train.step import batch_sharding
@@ -312,7 +313,7 @@ def test_corpora_may_have_moved(inspect, inspect_json, make_run, tiny_corpus, ot
         (["corpus", "--split=test"], "split"),
         (["."], "target"),
         (["nowhere"], "nowhere"),
-        ([], "expected PATH"),
+        ([], "expected TARGET"),
     ],
 )
 def test_bad_input_is_one_line(inspect, make_run, tiny_corpus, args, names):
@@ -335,6 +336,7 @@ def test_a_damaged_run_is_one_line(inspect, make_run):
 
 def test_a_corpus_shows_its_card(inspect, inspect_json, tiny_corpus):
     card = json.loads((tiny_corpus / "corpus.json").read_text())
+    del card["card_xxh3"]  # of the file, not of the corpus
     assert inspect_json(tiny_corpus) == card
     status, out, _ = inspect(tiny_corpus)
     assert status == 0 and out == (tiny_corpus / "corpus.md").read_text()
@@ -342,6 +344,7 @@ def test_a_corpus_shows_its_card(inspect, inspect_json, tiny_corpus):
 
 def test_full_verification_says_what_it_read(inspect, tiny_corpus):
     card = json.loads((tiny_corpus / "corpus.json").read_text())
+    del card["card_xxh3"]
     files, splits = card["files"].values(), card["splits"].values()
     status, out, _ = inspect(tiny_corpus, "--verify=full")
     assert status == 0
@@ -385,3 +388,18 @@ def test_documents_are_the_first_of_their_split(inspect, inspect_json, tiny_corp
     text = "".join(line.removeprefix("    │ ") for line in out.splitlines() if "│" in line)
     whole = "".join(f"<s>{corpus.tokenizer.decode(one.tokens)}</s>" for one in expected)
     assert text == whole.replace("\n", "⏎")
+
+
+def test_a_culprit_is_shown_as_training_had_it(make_run, tmp_path, inspect):
+    config = make_run(next(iter(CASES.values())))
+    fed = fed_batches(config)[1]
+    altered = fed.host._replace(inputs=fed.host.inputs.copy())
+    altered.inputs[1, 2] ^= 1
+    save_culprit(tmp_path / "run" / "culprits", 2, fed.host_rows, altered, "loss is nan")
+    status, out, errors = inspect("run", "--culprit", 2, "--rows", 0, "--json")
+    assert_shows(json.loads(out), altered)
+    altered_row = f"row {fed.rows[1]:,} is not what the corpus holds: it was altered on its way"
+    assert (status, errors) == (0, ["loss is nan", altered_row])
+    status, _, errors = inspect("run", "--culprit", 3)
+    expected = "isoflop: error: culprit: got step 3, expected one of those kept: 2"
+    assert (status, errors) == (2, [expected])

@@ -26,8 +26,8 @@ from planner.accounting import (
     training_bytes,
     training_flops_per_token,
 )
-from train.loop import abstract_batch
 from train.mesh import make_mesh
+from train.programs import abstract_batch
 from train.state import abstract_state
 from train.step import make_train_step
 

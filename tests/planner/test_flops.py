@@ -31,8 +31,8 @@ from planner.parameters import matmul_params
 from tests.model.samples import QUICK_COMPILE
 from tests.planner.test_parameters import BERT
 from train.hlo import dot_flops
-from train.loop import abstract_batch
 from train.mesh import make_mesh
+from train.programs import abstract_batch
 from train.state import abstract_state
 from train.step import make_train_step
 

@@ -8,8 +8,8 @@ import pytest
 
 from configs.objective_config import PrefixLMConfig
 from configs.presets import PRESETS
-from train.loop import abstract_batch
 from train.mesh import make_mesh
+from train.programs import abstract_batch
 from workflows.calibrate import random_batch
 
 RUNS = {

@@ -125,6 +125,15 @@ def run_files() -> Files:
                 }
             ],
         },
+        "goodput.json": {
+            "schema_version": 1,
+            "goodput": 0.955,
+            "starts": 2,
+            "seconds": {"step": 105.0, "compile": 3.0, "save": 0.5, "down": 1.4, "evaluate": 2.0},
+            "marks": {"0": 0.0, "100": 105.0},
+            "last_seen": 1_767_225_600.0,
+            "stopped": True,
+        },
         "summary.json": {
             "schema_version": 1,
             "params": 1_100_000,

@@ -43,7 +43,7 @@ def result():
 
 def drawn(result, folder, meaning="matmul parameters"):
     paths = write_pictures(result, folder, params_meaning=meaning)
-    return {path.stem: ElementTree.parse(path).getroot() for path in paths}  # noqa: S314
+    return {path.stem: ElementTree.parse(path).getroot() for path in paths}  # noqa: S314  our own
 
 
 def count(root, name, style):

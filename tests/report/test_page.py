@@ -117,7 +117,7 @@ def test_a_sample_keeps_its_whitespace_and_its_markup(write_run, files):
     [
         ("plan.json",),
         ("metrics.jsonl",),
-        ("summary.json", "ledger.json", "samples.jsonl"),
+        ("summary.json", "ledger.json", "samples.jsonl", "goodput.json"),
         ("fingerprint.json", "config.json", "events.jsonl"),
         ("plan.json", "summary.json", "metrics.jsonl", "evaluations.jsonl"),
     ],
@@ -147,7 +147,8 @@ def test_a_run_in_training_renders_from_its_metrics(write_run, files):
 
 def test_values_of_any_wrong_type_do_not_stop_the_page(write_run, files):
     for junk in ("text", [1], {"a": 1}, None, True, 10**400):
-        for name in ("plan.json", "summary.json", "ledger.json", "fingerprint.json"):
+        objects = ("plan", "summary", "ledger", "goodput", "fingerprint")
+        for name in (f"{stem}.json" for stem in objects):
             for key in files[name]:
                 if key != "schema_version":
                     files[name][key] = junk
@@ -190,6 +191,12 @@ def test_the_ledger_lists_every_epoch_of_every_corpus(write_run, files):
     page = Page(build_report(write_run(files))).text
     assert "notes<1>" in page and "15,000 segments begin inside" in page
     assert "36 more epochs" in page
+
+
+def test_goodput_says_where_the_time_went(write_run, files):
+    page = Page(build_report(write_run(files))).text
+    assert "Goodput 95.5%" in page and "Starts of the run: 2." in page
+    assert "Compiling" in page and "Lost steps" not in page  # no time in it
 
 
 def test_writing_replaces_the_page_and_leaves_nothing_else_behind(write_run, files):

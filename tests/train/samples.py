@@ -14,9 +14,10 @@ from configs.optimizer_config import AdamWConfig, CosineConfig
 from configs.schema import MeshConfig, RunConfig, TrainingConfig
 from data.batches import Batch
 from tests.model.samples import QUICK_COMPILE, random_params, tiny_model
-from train.loop import CompiledSteps, abstract_batch, batch_shapes
+from train.guard import new_guard
 from train.mesh import make_mesh
 from train.optimizers import make_optimizer
+from train.programs import CompiledSteps, abstract_batch, batch_shapes
 from train.schedules import make_schedule
 from train.state import TrainState, abstract_state
 from train.step import make_eval_step, make_train_step
@@ -96,7 +97,8 @@ def random_state(config: RunConfig, mesh: Mesh, seed: int = 0) -> TrainState:
     """A state before step 0 with random parameters, put onto the mesh."""
     params = random_params(config.model, seed)
     opt_state = make_optimizer(config.optimizer, config.training.num_steps).init(params)
-    state = TrainState(jnp.zeros((), jnp.int32), params, opt_state)
+    guard = new_guard(config.guard)
+    state = TrainState(jnp.zeros((), jnp.int32), params, opt_state, guard)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
     # Copies, so that donating the state leaves nothing of it deleted elsewhere.
     return jax.tree.map(lambda x, s: jax.device_put(np.array(x), s), state, shardings)
@@ -109,7 +111,7 @@ def rate_at(optimizer: AdamWConfig, step: int, num_steps: int) -> float:
 
 
 def compile_steps_quickly(config: RunConfig, mesh: Mesh) -> CompiledSteps:
-    """What `train.loop.compile_steps` gives, compiled in half the time to slower code."""
+    """What `train.programs.compile_steps` gives, compiled in half the time to slower code."""
     state, train_steps = abstract_state(config, mesh), {}
     for shape in batch_shapes(config):
         batch = abstract_batch(config, mesh, shape)

@@ -1,48 +1,32 @@
 """Checkpoints come back bit for bit, on any mesh, and damage never comes back as weights."""
 
+import ctypes
 import json
+import re
 import shutil
+import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 import pytest
 from jax.sharding import SingleDeviceSharding
 
 from configs.errors import InputError
 from configs.schema import MeshConfig, RunConfig
-from tests.train.samples import mesh_of, random_state, tiny_run
-from train.checkpoint import (
-    MANIFEST,
-    QUARANTINE,
-    Checkpoints,
-    Restored,
-    check_manifest,
-    restore_params,
-)
+from tests.train.samples import mesh_of, tiny_run
+from tests.train.saved_states import assert_bits_equal, state_at
+from train.checkpoint import Checkpoints, Restored, SaveError, restore_params
+from train.checkpoint_folder import QUARANTINE
+from train.manifest import MANIFEST, write_manifest
 from train.state import TrainState, abstract_state
 
 CONFIG = tiny_run()
+SMALL = TrainState(
+    step=jnp.int32(1), params={"kernel": jnp.arange(6.0).reshape(2, 3)}, opt_state=(jnp.ones(3),)
+)
 PROGRESS = {"cursor": {"next_row": 8, "skipped": [[1, 2]]}, "train_seconds": 0.1 + 0.2}
-
-
-def state_at(config: RunConfig, step: int) -> TrainState:
-    """Every number another one at another step, moments and counts included."""
-    state = random_state(config, mesh_of(config), seed=step)
-
-    def moved(leaf: jax.Array) -> jax.Array:
-        distance = np.asarray(step if leaf.ndim == 0 else step / 7, leaf.dtype)
-        return jax.device_put(np.asarray(leaf) + distance, leaf.sharding)
-
-    return state._replace(step=moved(state.step), opt_state=jax.tree.map(moved, state.opt_state))
-
-
-def assert_bits_equal(a: Any, b: Any) -> None:
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        assert x.dtype == y.dtype
-        assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
 
 
 def abstract(config: RunConfig) -> TrainState:
@@ -136,14 +120,11 @@ def test_a_state_moves_to_another_mesh_bit_for_bit(checkpoints, before, after):
         assert leaf.sharding.is_equivalent_to(expected.sharding, leaf.ndim)
 
 
-def test_a_step_killed_before_its_manifest_was_written_does_not_count(saved):
-    checkpoints, newest, events = saved
-    (newest / MANIFEST).unlink()
-    assert_bits_equal(restore(checkpoints).state, state_at(CONFIG, 1))
-    assert events == [("checkpoint_quarantined", f"step 2: {MANIFEST} is missing or unreadable")]
-
-
-def test_one_flipped_bit_puts_the_step_aside_and_restores_the_one_before(saved):
+@pytest.mark.parametrize("large_bytes", [2**20, 0], ids=["checked before", "while it is read"])
+def test_one_flipped_bit_puts_the_step_aside_and_restores_the_one_before(
+    saved, monkeypatch, large_bytes
+):
+    monkeypatch.setattr("train.checkpoint._LARGE_BYTES", large_bytes)
     checkpoints, newest, events = saved
     damaged = largest_file(newest)
     flip_bit(damaged, damaged.stat().st_size // 2)
@@ -162,9 +143,9 @@ def test_training_on_saves_the_damaged_step_anew_and_may_put_it_aside_again(save
     for _ in range(2):
         flip_bit(largest_file(newest), 0)
         assert int(restore(checkpoints).state.step) == 1
-        checkpoints.save(state_at(CONFIG, 2), PROGRESS)
+        checkpoints.save(state_at(CONFIG, 2), PROGRESS, wait=True)
     assert_bits_equal(restore(checkpoints).state, state_at(CONFIG, 2))
-    assert len(events) == 2
+    assert [event for event, _ in events] == ["checkpoint_quarantined", "saving", "saved"] * 2
     quarantined = sorted(path.name for path in (newest.parent / QUARANTINE).iterdir())
     assert quarantined == ["2", "2.1"]
 
@@ -177,57 +158,14 @@ def test_when_every_step_is_damaged_nothing_is_restored(saved):
     assert len(events) == 2
 
 
-def cut_short(folder: Path) -> None:
-    manifest = (folder / MANIFEST).read_text()
-    (folder / MANIFEST).write_text(manifest[: len(manifest) // 2])
-
-
-def truncate(folder: Path) -> None:
-    path = largest_file(folder)
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-DAMAGE = {
-    "a manifest cut short": cut_short,
-    "an empty manifest": lambda folder: (folder / MANIFEST).write_text(""),
-    "a manifest that is no object": lambda folder: (folder / MANIFEST).write_text("[]"),
-    "a manifest that is no text": lambda folder: (folder / MANIFEST).write_bytes(b"\xff\xfe"),
-    "a file cut short": truncate,
-    "a missing file": lambda folder: largest_file(folder).unlink(),
-    "a file too many": lambda folder: (folder / "state" / "extra").write_text("x"),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_any_other_damage_is_noticed(saved, damage):
-    assert check_manifest(saved.newest) is None
-    DAMAGE[damage](saved.newest)
-    assert check_manifest(saved.newest) is not None
-
-
-def test_a_flip_of_any_bit_anywhere_is_noticed(saved):
-    newest = saved.newest
-    assert check_manifest(newest) is None
-    rng = np.random.default_rng(0)
-    # Of the manifest, the part that lists the files; what comes before says nothing of them.
-    first = {newest / MANIFEST: (newest / MANIFEST).read_bytes().index(b'"files"')}
-    for path in sorted(path for path in newest.rglob("*") if path.is_file()):
-        for offset in rng.integers(first.get(path, 0), path.stat().st_size - 1, size=8):
-            bit = int(rng.integers(8))
-            flip_bit(path, offset, bit)
-            assert check_manifest(newest) is not None, (path, offset, bit)
-            flip_bit(path, offset, bit)
-    assert check_manifest(newest) is None
-
-
-def test_the_newest_stay_and_every_so_many_besides(tmp_path):
-    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1, keep_every=2)
-    for step in range(1, 6):
-        checkpoints.save(state_at(CONFIG, step), PROGRESS)
+def test_the_newest_stay_and_every_so_many_and_the_best_besides(tmp_path):
+    folder = tmp_path / "checkpoints"
+    checkpoints = Checkpoints(folder, keep=1, keep_every=3, keep_best=1)
+    for step, score in enumerate([2.0, 2.0, 3.0, None, float("nan")], start=1):
+        checkpoints.save(SMALL._replace(step=jnp.int32(step)), PROGRESS, score=score)
     checkpoints.close()
-    assert checkpoints.steps() == [2, 4, 5]
-    folders = {path.name for path in (tmp_path / "checkpoints").iterdir()}
-    assert folders == {"2", "4", "5"}
+    assert checkpoints.steps() == [2, 3, 5]
+    assert {path.name for path in folder.iterdir()} == {"2", "3", "5"}
 
 
 def abstract_on_one_device(config: RunConfig) -> Any:
@@ -241,7 +179,7 @@ def abstract_on_one_device(config: RunConfig) -> Any:
 def test_parameters_alone_come_back_from_the_newest_step_of_any_mesh(checkpoints, tmp_path):
     config = tiny_run(mesh=MeshConfig(fsdp=8))
     for step in (9, 10):  # as words, "9" would be the newest
-        checkpoints.save(state_at(config, step), PROGRESS)
+        checkpoints.save(state_at(config, step), PROGRESS, wait=True)
     target = abstract_on_one_device(config)
     params = restore_params(tmp_path / "checkpoints", target)
     assert_bits_equal(params, state_at(CONFIG, 10).params)
@@ -267,9 +205,160 @@ def test_a_run_without_checkpoints_is_refused(tmp_path, make):
         restore_params(folder, abstract_on_one_device(CONFIG))
 
 
-def test_the_manifest_lists_every_file(saved):
-    newest = saved.newest
-    manifest = json.loads((newest / MANIFEST).read_text())
-    files = {str(p.relative_to(newest)) for p in newest.rglob("*") if p.is_file()} - {MANIFEST}
-    assert set(manifest["files"]) == files
-    assert manifest["schema_version"] == 1
+def test_parameters_of_an_older_step_are_there_for_the_asking(saved):
+    params = restore_params(saved.newest.parent, abstract_on_one_device(CONFIG), step=1)
+    assert_bits_equal(params, state_at(CONFIG, 1).params)
+    with pytest.raises(InputError, match="step: got 3, expected one of 1, 2"):
+        restore_params(saved.newest.parent, abstract_on_one_device(CONFIG), step=3)
+
+
+def test_a_save_runs_behind_training_and_counts_once_it_is_committed(
+    tmp_path, monkeypatch, checkpoints
+):
+    may_commit = threading.Event()
+
+    def late(*args: Any, **kwargs: Any) -> Any:
+        may_commit.wait()
+        return write_manifest(*args, **kwargs)
+
+    monkeypatch.setattr("train.checkpoint.write_manifest", late)
+    checkpoints.save(SMALL, PROGRESS)
+    assert checkpoints.steps() == []
+    may_commit.set()
+    checkpoints.wait()
+    assert checkpoints.steps() == [1]
+
+
+def test_what_becomes_of_the_state_after_a_save_is_not_saved(checkpoints):
+    """A step to which the state is donated writes into its very memory."""
+    state = state_at(CONFIG, 3)
+    checkpoints.save(state, PROGRESS)
+    for leaf in jax.tree.leaves(state):
+        ctypes.memset(leaf.addressable_shards[0].data.unsafe_buffer_pointer(), 0x5A, leaf.nbytes)
+    assert int(state.step) == 0x5A5A5A5A
+    checkpoints.wait()
+    assert_bits_equal(restore(checkpoints).state, state_at(CONFIG, 3))
+
+
+def test_a_failed_commit_leaves_nothing_of_the_step(saved, monkeypatch):
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("train.checkpoint.write_manifest", full)
+    saved.checkpoints.save(state_at(CONFIG, 3), PROGRESS)
+    with pytest.raises(SaveError, match="step 3 could not be saved: .*No space left"):
+        saved.checkpoints.save(state_at(CONFIG, 4), PROGRESS)
+    assert {path.name for path in saved.newest.parent.iterdir()} == {"1", "2"}
+
+
+def test_saves_are_told_with_their_seconds_and_bytes(tmp_path):
+    events = []
+    checkpoints = Checkpoints(tmp_path / "c", on_event=lambda *event: events.append(event))
+    checkpoints.save(SMALL, PROGRESS)
+    checkpoints.close()
+    assert events[0] == ("saving", "step 1")
+    event, detail = events[1]
+    assert event == "saved"
+    assert re.fullmatch(r"step 1: \d+\.\d s, \d+\.\d s of them in the way, 0\.0 MB", detail)
+
+
+def test_an_array_that_the_disk_gives_back_changed_is_noticed_though_its_file_was_intact(
+    saved, monkeypatch
+):
+    checkpoints, newest, events = saved
+    damaged = largest_file(newest)
+    flip_bit(damaged, damaged.stat().st_size // 2)
+    monkeypatch.setattr("train.checkpoint.check_contents", lambda *args, **kwargs: [])
+    assert_bits_equal(restore(checkpoints).state, state_at(CONFIG, 1))
+    [(event, detail)] = events
+    assert event == "checkpoint_quarantined"
+    assert re.fullmatch(r"step 2: (params|opt_state)/\S+ does not match its checksum", detail)
+
+
+def as_version_1(step_folder: Path) -> None:
+    """Makes the manifest what it was before arrays were listed."""
+    record = json.loads((step_folder / MANIFEST).read_text())
+    files = {name: entry["checksum"] for name, entry in record["files"].items()}
+    text = json.dumps({"schema_version": 1, "files": files})
+    (step_folder / MANIFEST).write_text(text)
+
+
+def test_steps_of_the_first_manifests_still_come_back(saved):
+    as_version_1(saved.newest)
+    assert_bits_equal(restore(saved.checkpoints).state, state_at(CONFIG, 2))
+    flip_bit(largest_file(saved.newest), 100)
+    assert_bits_equal(restore(saved.checkpoints).state, state_at(CONFIG, 1))
+
+
+@pytest.mark.parametrize("prepare", [lambda folder: None, as_version_1], ids=["now", "version 1"])
+def test_arrays_other_than_the_config_asks_for_are_all_named_and_the_step_stays(saved, prepare):
+    prepare(saved.newest)
+    target = abstract(CONFIG)
+    params = dict(target.params)
+    params["head"] = {"kernel": target.step}
+    embedding = params["token_embedding"]["embedding"]
+    params["token_embedding"] = {"embedding": embedding.update(shape=(65, 32))}
+    final = params["decoder"]["final_norm"]["scale"]
+    params["decoder"] = params["decoder"] | {
+        "final_norm": {"scale": final.update(dtype="bfloat16")}
+    }
+    opt_state = (target.opt_state[0], target.opt_state[1][:1])
+    with pytest.raises(InputError) as caught:
+        restore(saved.checkpoints, TrainState(target.step, params, opt_state))
+    assert str(caught.value) == (
+        f"checkpoint: got {saved.newest} with no params/head/kernel (expected int32[]), "
+        "opt_state/1/2/count int32[] (not expected), "
+        "params/decoder/final_norm/scale float32[32] (expected bfloat16[32]), "
+        "params/token_embedding/embedding float32[64,32] (expected float32[65,32]); "
+        "expected the arrays of the run's config"
+    )
+    assert saved.newest.exists()
+    assert saved.events == []
+
+
+def test_parameters_of_another_model_are_refused_by_name(saved):
+    params = abstract_on_one_device(CONFIG)
+    del params["token_embedding"]
+    with pytest.raises(InputError, match=r"params/token_embedding/embedding \S+ \(not expected\)"):
+        restore_params(saved.newest.parent, params)
+
+
+def test_training_that_goes_back_gives_up_the_newer_steps(saved):
+    checkpoints, newest, events = saved
+    restored = checkpoints.restore_before(abstract(CONFIG), 1)
+    assert restored is not None and int(restored.state.step) == 1
+    assert checkpoints.steps() == [1]
+    assert events == [("checkpoint_discarded", "step 2: training went back to 1")]
+    assert checkpoints.restore_before(abstract(CONFIG), 0) is None
+    assert checkpoints.steps() == [1]
+
+
+def test_a_save_cut_short_is_cleared_and_one_that_lacked_its_rename_is_committed(saved):
+    folder, events = saved.newest.parent, []
+    saved.newest.rename(folder / "saving-2")
+    (folder / "saving-3.orbax-checkpoint-tmp").mkdir()
+    shutil.copytree(folder / "1", folder / "saving-4")
+    (folder / "saving-4" / MANIFEST).unlink()
+    shutil.copytree(folder / "1", folder / "removing-5")
+    checkpoints = Checkpoints(folder, on_event=lambda *event: events.append(event))
+    assert {path.name for path in folder.iterdir()} == {"1", "2"}
+    assert_bits_equal(restore(checkpoints).state, state_at(CONFIG, 2))
+    assert events == [
+        ("checkpoint_incomplete", "step 3: its save was cut short"),
+        ("checkpoint_incomplete", "step 4: its save was cut short"),
+    ]
+    checkpoints.close()
+
+
+def test_what_is_no_checkpoint_is_put_aside(saved):
+    folder = saved.newest.parent
+    (folder / "7").mkdir()
+    (folder / "8").write_text("a file")
+    (folder / "notes").mkdir()
+    assert int(restore(saved.checkpoints).state.step) == 2
+    missing = f"{MANIFEST} is missing or unreadable"
+    assert saved.events == [
+        ("checkpoint_quarantined", f"step 8: {missing}"),
+        ("checkpoint_quarantined", f"step 7: {missing}"),
+    ]
+    assert (folder / "notes").exists()

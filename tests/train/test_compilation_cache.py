@@ -27,7 +27,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 import numpy as np
 from tests.train.samples import mesh_of, random_batch, random_state, tiny_run
 from tests.model.samples import tiny_model
-from train.loop import compile_steps
+from train.programs import compile_steps
 from train.feed import put_batch
 from train.step import batch_sharding
 config = tiny_run(model=tiny_model(num_layers=1))

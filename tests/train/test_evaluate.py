@@ -14,7 +14,7 @@ from data.held_out import held_out_examples
 from tests.model.samples import QUICK_COMPILE, Rows, logits_of, random_params, tiny_model
 from tests.train.samples import CAUSAL, mesh_of, tiny_run
 from train.evaluate import Evaluation, describe, evaluate
-from train.loop import abstract_batch
+from train.programs import abstract_batch
 from train.state import abstract_state
 from train.step import batch_sharding, make_eval_step
 

@@ -14,8 +14,8 @@ from configs.optimizer_config import AdamWConfig, MuonConfig, OptimizerConfig
 from configs.schema import RunConfig, TrainingConfig
 from planner.flops import executed_flops_per_step
 from train.hlo import dot_flops, program_costs
-from train.loop import abstract_batch
 from train.mesh import make_mesh
+from train.programs import abstract_batch
 from train.state import abstract_state
 from train.step import make_train_step
 

@@ -6,24 +6,28 @@ import math
 import os
 import shutil
 import signal
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
 
 from configs.data_config import DataConfig
 from configs.errors import InputError
-from configs.schema import MeshConfig, RunConfig
+from configs.schema import GuardConfig, MeshConfig, RunConfig
+from data.dataset import training_rows
 from tests.model.samples import tiny_model
 from tests.train.samples import compile_steps_quickly, mesh_of, random_state, tiny_run
 from tests.train.traces import traced_steps
 from train import loop
-from train.loop import compile_steps
 from train.preemption import Preempted
+from train.programs import abstract_batch, compile_steps
+from train.refusals import TooManyRefusals, read_culprit
 from train.run_directory import RunDirectory
 from train.state import abstract_state
 
@@ -52,7 +56,7 @@ def test_compiling_is_timed_and_tells_the_memory_a_device_needs(corpus):
     compiled = compile_steps(config, mesh)
     assert compiled.seconds > 0
     state = abstract_state(config, mesh)
-    batch = loop.abstract_batch(config, mesh, (8, config.data.seq_len))
+    batch = abstract_batch(config, mesh, (8, config.data.seq_len))
     arguments = sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves((state, batch))
@@ -77,8 +81,17 @@ def lines(path: Path, name: str) -> list[dict[str, Any]]:
 
 
 def without_times(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    timed = {"step_seconds", "tokens_per_second", "mfu", "mfu_palm", "train_seconds", "seconds"}
+    timed = {
+        "step_seconds", "tokens_per_second", "mfu", "mfu_palm", "train_seconds", "seconds",
+        "goodput",
+    }  # fmt: skip
     return [{k: v for k, v in record.items() if k not in timed} for record in records]
+
+
+def events_of(path: Path) -> list[str]:
+    """Names of the run's events, saves left out."""
+    names = [event["event"] for event in lines(path, "events.jsonl")]
+    return [name for name in names if name not in ("saving", "saved")]
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +142,7 @@ def test_a_run_asked_to_stop_saves_and_goes_on_bit_for_bit(
     assert again.evaluation[:5] == result.evaluation[:5]
     for name in ("metrics.jsonl", "evaluations.jsonl"):
         assert without_times(lines(tmp_path, name)) == without_times(lines(path, name))
-    events = [event["event"] for event in lines(tmp_path, "events.jsonl")]
-    assert events == ["preempted", "resumed"]
+    assert events_of(tmp_path) == ["preempted", "resumed"]
 
 
 def test_a_run_killed_after_its_last_save_only_evaluates(whole, corpus, tmp_path):
@@ -143,9 +155,8 @@ def test_a_run_killed_after_its_last_save_only_evaluates(whole, corpus, tmp_path
     assert without_times(lines(tmp_path, "metrics.jsonl")) == without_times(
         lines(path, "metrics.jsonl")
     )
-    assert (
-        without_times(lines(tmp_path, "evaluations.jsonl"))[-1]
-        == without_times(lines(path, "evaluations.jsonl"))[-1]
+    assert without_times(lines(tmp_path, "evaluations.jsonl")) == without_times(
+        lines(path, "evaluations.jsonl")
     )
 
 
@@ -159,8 +170,7 @@ def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(whole, c
     largest.write_bytes(content)
     again = train(run_config(corpus), tmp_path, corpus)
     jax.tree.map(np.testing.assert_array_equal, again.params, result.params)
-    events = [event["event"] for event in lines(tmp_path, "events.jsonl")]
-    assert events == ["checkpoint_quarantined", "resumed"]
+    assert events_of(tmp_path) == ["checkpoint_quarantined", "resumed"]
     for name in ("metrics.jsonl", "evaluations.jsonl"):
         assert without_times(lines(tmp_path, name)) == without_times(lines(path, name))
 
@@ -214,7 +224,7 @@ def events(corpus, monkeypatch):
 
     def noted_read(self, step, *args):
         noted.append(f"read {step}")
-        read(self, step, *args)
+        return read(self, step, *args)
 
     def noted_block(arrays):
         noted.append("await")
@@ -269,3 +279,124 @@ def test_a_profile_beyond_the_last_step_is_refused_before_any_compile(
     monkeypatch.setattr(loop, "compile_steps", lambda *_: pytest.fail("compiled"))
     with pytest.raises(InputError, match=f"profile: got '5:9', expected .* to {NUM_STEPS}"):
         train(run_config(corpus), tmp_path, corpus, profile="5:9")
+
+
+def test_a_signal_within_an_evaluation_puts_it_off(whole, corpus, tmp_path, monkeypatch):
+    path, result = whole
+    real, num_batches = loop.evaluate, 0
+
+    def evaluate(*args, after_batch, **kwargs):
+        def stop_within() -> None:
+            nonlocal num_batches
+            num_batches += 1
+            if num_batches == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            after_batch()
+
+        return real(*args, after_batch=stop_within, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "evaluate", evaluate)
+        with pytest.raises(Preempted, match="saved step 3 of"):
+            train(run_config(corpus, eval_tokens=0), tmp_path, corpus)
+    assert not (tmp_path / "evaluations.jsonl").exists()
+    train(run_config(corpus), tmp_path, corpus)
+    for name in ("metrics.jsonl", "evaluations.jsonl"):
+        assert without_times(lines(tmp_path, name)) == without_times(lines(path, name))
+
+
+class Refusing:
+    """Compiled steps of which some batches, known by a token, are refused."""
+
+    def __init__(self, compiled: Any, bad: list[Any], **metrics: float):
+        self._compiled, self._bad, self._metrics = compiled, bad, metrics
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._compiled, name)
+
+    def train_step(self, state, batch):
+        before = jax.tree.map(jnp.copy, state)
+        after, metrics = self._compiled.train_step(state, batch)
+        if not any(np.array_equal(batch.inputs, inputs) for inputs in self._bad):
+            return after, metrics
+        told = {name: jnp.float32(value) for name, value in self._metrics.items()}
+        refused = metrics._replace(applied=jnp.float32(0), **told)
+        return before._replace(step=after.step), refused
+
+
+def refusing_from(monkeypatch, corpus, config, steps: list[int], **metrics: float) -> None:
+    """Has the batches of these steps, as they are in an undisturbed run, refused wherever met."""
+    source = training_rows(config, {"corpus": corpus})
+    bad = [source.batch(np.arange(8 * (step - 1), 8 * step), length=None) for step in steps]
+    compiled = loop.compile_steps(config, mesh_of(config))
+    fake = Refusing(compiled, [served.batch.inputs for served in bad], **metrics)
+    monkeypatch.setattr(loop, "compile_steps", lambda *_: fake)
+
+
+def test_a_refused_update_is_told_of_and_passed_over(whole, corpus, tmp_path, monkeypatch):
+    config = run_config(corpus)
+    refusing_from(monkeypatch, corpus, config, [2, 5], loss=math.nan)
+    result = train(config, tmp_path, corpus)
+    ledger = json.loads((tmp_path / "ledger.json").read_text())
+    expected = [
+        {"step": step, "first_row": 8 * step - 8, "stop_row": 8 * step, "reason": "loss is nan",
+         "action": "skipped"}
+        for step in (2, 5)
+    ]  # fmt: skip
+    assert ledger["refused"] == expected
+    assert events_of(tmp_path) == ["update_refused"] * 2
+    second = next(record for record in lines(tmp_path, "metrics.jsonl") if record["step"] == 2)
+    assert (second["loss"], second["applied"]) == (None, False)
+    assert result.ledger == whole[1].ledger  # the rows were read
+
+
+def test_too_many_refused_updates_end_the_run_with_the_batch_kept(corpus, tmp_path, monkeypatch):
+    config = replace(run_config(corpus), guard=GuardConfig(nonfinite_limit=3))
+    refusing_from(monkeypatch, corpus, config, [3, 4, 5], loss=math.inf)
+    with pytest.raises(TooManyRefusals, match="step 5: loss is inf"):
+        train(config, tmp_path, corpus)
+    rows, batch, reason = read_culprit(tmp_path / "culprits", 5)
+    assert rows.tolist() == list(range(32, 40)) and "loss is inf" in reason
+    served = training_rows(config, {"corpus": corpus}).batch(rows, length=None)
+    np.testing.assert_array_equal(batch.inputs, served.batch.inputs)
+    assert events_of(tmp_path)[-1] == "gave_up"
+
+
+def test_a_spike_rewinds_the_run_and_its_rows_are_never_read_again(corpus, tmp_path, monkeypatch):
+    guard = GuardConfig(spike_sigma=9.0, spike_window=8, spike_action="rewind")
+    config = replace(run_config(corpus), guard=guard)
+    refusing_from(monkeypatch, corpus, config, [6], loss=99.0, is_spike=1.0)
+    train(config, tmp_path, corpus)
+    # Saved after steps 2 and 4; the batch of step 6 sent it back to 4 and past rows 32 to 47.
+    ledger = json.loads((tmp_path / "ledger.json").read_text())
+    assert ledger["refused"] == [
+        {"step": 6, "first_row": 32, "stop_row": 48, "reason": "a spike: loss 99",
+         "action": "rewound"}
+    ]  # fmt: skip
+    assert ledger["rows"] == 8 * NUM_STEPS
+    progress = json.loads((tmp_path / "checkpoints" / "7" / "progress" / "metadata").read_text())
+    assert progress["cursor"] == {"next_row": 8 * NUM_STEPS + 16, "skipped": [[32, 48]]}
+    assert [record["step"] for record in lines(tmp_path, "metrics.jsonl")] == [1, 2, 4, 6, 7]
+    assert events_of(tmp_path) == ["rewound"]
+
+
+def test_a_rewind_is_the_same_when_a_kill_comes_between(corpus, tmp_path, monkeypatch):
+    guard = GuardConfig(spike_sigma=9.0, spike_window=8, spike_action="rewind")
+    config = replace(run_config(corpus), guard=guard)
+    refusing_from(monkeypatch, corpus, config, [6], loss=99.0, is_spike=1.0)
+    result = train(config, tmp_path / "whole", corpus)
+    append = RunDirectory.append
+
+    def append_and_stop(self, name, record):
+        append(self, name, record)
+        if record.get("step") == 6 and not (tmp_path / "cut" / "stopped").exists():
+            (tmp_path / "cut" / "stopped").touch()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunDirectory, "append", append_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "cut", corpus)
+    again = train(config, tmp_path / "cut", corpus)
+    jax.tree.map(np.testing.assert_array_equal, again.params, result.params)
+    ledgers = [(tmp_path / name / "ledger.json").read_text() for name in ("whole", "cut")]
+    assert ledgers[0] == ledgers[1]

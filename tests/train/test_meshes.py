@@ -26,8 +26,8 @@ from tests.model.samples import QUICK_COMPILE, assert_trees_close, relative_diff
 from tests.train.samples import ONE_DEVICE, mesh_of, random_batch, random_state, tiny_run
 from train import losses
 from train.feed import put_batch
-from train.loop import abstract_batch
 from train.mesh import make_mesh
+from train.programs import abstract_batch
 from train.state import abstract_state, init_state
 from train.step import batch_sharding, make_train_step
 

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import time
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from planner.flops import training_flops_per_token
 from planner.hardware import CHIPS, chip_of_device
 from tests.model.samples import tiny_model
 from tests.train.samples import tiny_run
+from train.goodput import Goodput
 from train.metrics import TensorBoard, peak_flops_per_second
 from train.progress import TrainingProgress
 from train.recorder import Clock, Recorder
@@ -81,14 +83,15 @@ def seconds(monkeypatch):
 def recorder(tmp_path, seconds):
     config = tiny_run(log_every=2)
     run, board, bar = RunDirectory(tmp_path), TensorBoard(tmp_path / "board"), Bar()
-    made = Recorder(config, run, board, Clock(already=7.0), peak_flops=1e9)
+    goodput = Goodput(run, began=time.time())
+    made = Recorder(config, run, board, Clock(already=7.0), goodput, peak_flops=1e9)
 
-    def read(step: int, after: float, loss: float = 2.0, shape=(8, 16)) -> None:
+    def read(step: int, after: float, loss: float = 2.0, shape=(8, 16)) -> dict[str, float]:
         seconds.value += after
-        metrics = StepMetrics(*map(jnp.float32, (loss, 3.0, 0.25, 0.5, 0.01, 100.0)))
+        metrics = StepMetrics(*map(jnp.float32, (loss, 3.0, 0.25, 0.5, 0.01, 100.0, 1.0, 0.0)))
         entry = RowEntry(0, 0, step, 200 * step, 120 * step, 0, 80 * step, 0, 0, 100 * step)
         ledger = Ledger(facts=(CorpusFacts("a", 1000, 20, 0),), entries={(0, 0): entry})
-        made.read(step, metrics, shape, lambda: ledger, bar)
+        return made.read(step, metrics, shape, lambda: ledger, bar)
 
     def records() -> list[dict]:
         path = tmp_path / "metrics.jsonl"
@@ -142,8 +145,9 @@ def test_speed_counts_the_places_of_both_sides(tmp_path, seconds):
         model=tiny_model(architecture="encoder_decoder"), objective=objective, log_every=2
     )
     run, board = RunDirectory(tmp_path), TensorBoard(tmp_path / "board")
-    recorder = Recorder(config, run, board, Clock(already=0.0), peak_flops=1e9)
-    metrics = StepMetrics(*map(jnp.float32, (2.0, 3.0, 0.0, 0.5, 0.01, 100.0)))
+    goodput = Goodput(run, began=time.time())
+    recorder = Recorder(config, run, board, Clock(already=0.0), goodput, peak_flops=1e9)
+    metrics = StepMetrics(*map(jnp.float32, (2.0, 3.0, 0.0, 0.5, 0.01, 100.0, 1.0, 0.0)))
     for step in (1, 2):
         seconds.value += 1.5
         ledger = Ledger(facts=(CorpusFacts("a", 1000, 20, 0),))
@@ -184,6 +188,8 @@ def test_nothing_was_timed_before_two_steps(recorder):
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_stops_the_run_even_between_records(recorder, loss):
-    with pytest.raises(FloatingPointError, match="the loss of step 3 is"):
-        recorder.read(3, 1.0, loss)
+def test_a_loss_that_is_not_finite_is_given_back_and_recorded_as_none(recorder, loss):
+    recorder.read(1, 1.0)
+    values = recorder.read(2, 1.0, loss)
+    assert not math.isfinite(values["loss"])
+    assert recorder.records()[-1]["loss"] is None

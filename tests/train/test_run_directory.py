@@ -36,6 +36,41 @@ def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(tmp_path):
         pass
 
 
+def test_what_a_kill_within_a_write_left_is_removed(tmp_path):
+    with RunDirectory(tmp_path / "run") as run:
+        run.create("first")
+    (tmp_path / "run" / ".run.json.123.tmp").write_text("{")
+    (tmp_path / "run" / "metrics.jsonl.tmp").write_text("{")
+    (tmp_path / "run" / "events.jsonl").write_text('{"event": "resu')
+    with RunDirectory(tmp_path / "run") as run:
+        run.event("resumed", "after step 3")
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"run.json", ".lock", "events.jsonl"}
+    first, second = (tmp_path / "run" / "events.jsonl").read_text().splitlines()
+    assert first == '{"event": "resu' and json.loads(second)["event"] == "resumed"
+
+
+def test_a_folder_made_for_a_run_that_never_was_goes_again(tmp_path):
+    with pytest.raises(InputError), RunDirectory(tmp_path / "deep" / "run"):
+        raise InputError("model.num_layers: got 0, expected 1 or more")
+    assert not (tmp_path / "deep").exists()
+
+
+def test_of_several_processes_one_writes(tmp_path):
+    with RunDirectory(tmp_path / "run") as run:
+        run.create("first")
+        with RunDirectory(tmp_path / "run", is_writer=False) as other:
+            other.create("second")
+            other.write("ledger.json", {})
+            other.append("metrics.jsonl", {"step": 1})
+            other.set_status("failed")
+            other.event("saved", "step 1")
+            other.event("hang", "nothing for 5 s", from_any_process=True)
+        assert (run.status, run.read("run.json")["name"]) == ("created", "first")
+        assert {p.name for p in run.path.iterdir()} == {"run.json", ".lock", "events.jsonl"}
+        [line] = (run.path / "events.jsonl").read_text().splitlines()
+        assert json.loads(line)["event"] == "hang"
+
+
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="run: got .*expected a folder that can be written"):
