@@ -30,25 +30,25 @@ from planner.parameters import ParameterSpec, Side, parameters, sides
 _CHUNK_BYTES = 2**28  # of fp32 logits, as train/losses.py cuts them
 
 # Fitted: how many arrays of a kind a program holds, forward and backward together.
-_WIDTH_ARRAYS = 6  # [T, D]: inputs, norms, residuals and their gradients
-_HEAD_ARRAYS = 4  # [T, H, C]: queries, outputs, their gradients, in both orders of axes
+_WIDTH_ARRAYS = 4  # [T, D]: inputs, norms, residuals and their gradients
+_HEAD_ARRAYS = 3  # [T, H, C]: queries, outputs, their gradients, in both orders of axes
 _KEY_ARRAYS = 5  # [T, K, C]
 _STATISTICS = 1  # [T, H], fp32: a kernel's, in all lanes
-_SCORE_BYTES = 2  # of a score, where the reference holds them
-_GATED_ARRAYS, _UNGATED_ARRAYS = 5, 3  # [T, F]
+_SCORE_BYTES = 4  # of a score, where the reference holds them
+_GATED_ARRAYS, _UNGATED_ARRAYS = 3, 3  # [T, F]
 _CHOSEN_WIDE_ARRAYS = 3  # [slots, F] of a mixture
 _CHOSEN_ARRAYS = 4  # [slots, D] of a mixture: rows of choices and their gradients
 _GATHERED_ARRAYS = 2  # [T, D] of the tokens that devices of an expert axis share
-_GATHERED_KERNELS = 1.25  # of each of a layer's kernels: some are there twice
+_FEATURE_ARRAYS = 4  # [T, D] while the loss runs: outputs of layers and norm, their gradients
 
 
 class TpuBytes(NamedTuple):
     """Bytes of one device, by what they are for, and of all that is there at the fullest moment.
 
-    activations: kept for the backward pass. gradients: fp32, of all parameters. casts: 16-bit
-    copies of all layers' kernels, cut as they are stored, where they are gathered for use. kernels:
-    of one layer, gathered. layer: one layer's activations while it runs. loss: the head, its
-    gradient, and a chunk of logits.
+    activations: kept for the backward pass. gradients: fp32, of all parameters; of attention's in
+    whole lanes. casts: 16-bit copies of all layers' kernels, cut as they are stored, where they are
+    gathered for use. kernels: of one layer, gathered. layer: one layer's activations while it runs.
+    loss: the head, what its gradient is made of, and a chunk of logits.
     fullest: the larger of two moments, the loss (activations, casts, the head; where gradients are
     accumulated also their sum) and a layer's backward pass (all but the head; of an encoder's
     layers what the decoder kept is gone). A microbatch's gradients are added where the sum lies.
@@ -65,12 +65,12 @@ class TpuBytes(NamedTuple):
 
 def tpu_bytes(config: RunConfig) -> TpuBytes:
     """The parts of what a train step's temporaries are on a TPU."""
-    elements, of_layers = 0, 0
+    gradients, of_layers = 0, 0
     for spec in parameters(config.model):
         held = spec.size // _cuts(config, spec)
-        elements += held
+        gradients += round(4 * held * _lanes_per_head(spec))
         of_layers += held if spec.is_layer_kernel else 0
-    activations, gradients, loss = layers_bytes(config, "tpu").kept, 4 * elements, _loss(config)
+    activations, loss = layers_bytes(config, "tpu").kept, _loss(config)
     casts = 2 * of_layers if item_bytes(config) == 2 and _is_width_cut(config) else 0
     summed = gradients if config.training.num_microbatches > 1 else 0
     of_sides = [
@@ -103,7 +103,7 @@ def _gathered_kernels(config: RunConfig, side: Side) -> int:
         for spec in parameters(config.model)
         if spec.is_layer_kernel and spec.path[0] == side.name
     )
-    return round(_GATHERED_KERNELS * item_bytes(config) * whole)
+    return item_bytes(config) * whole
 
 
 def _layer(config: RunConfig, side: Side) -> int:
@@ -135,8 +135,9 @@ def _mlp(config: RunConfig, tokens: int) -> int:
 
 
 def _loss(config: RunConfig) -> int:
-    """The head's kernel as gathered, its gradient as it travels, and either its sum over chunks in
-    fp32 or, where that is less, every logit's gradient; a chunk of fp32 logits (train/losses.py).
+    """The head's kernel as gathered, and either its gradient's sum over chunks in fp32 or, where
+    that is less, every logit's gradient; a chunk of fp32 logits; features (train/losses.py). The
+    gradient as it travels takes the kernel's place.
     """
     m, rules, sizes = config.model, config.mesh.rules, config.mesh.axis_sizes
     if not m.has_vocab_head:
@@ -146,7 +147,14 @@ def _loss(config: RunConfig) -> int:
     vocab, item = m.vocab_size // rules.shards("vocab", sizes), item_bytes(config)
     chunk = 4 * vocab * min(tokens, max(LANES, _CHUNK_BYTES // (4 * vocab)))
     kept = min(4 * m.emb_dim, item * tokens) if item == 2 else 4 * m.emb_dim
-    return vocab * (2 * item * m.emb_dim + kept) + chunk
+    features = item * tokens * _FEATURE_ARRAYS * m.emb_dim
+    return vocab * (item * m.emb_dim + kept) + chunk + features
+
+
+def _lanes_per_head(spec: ParameterSpec) -> float:
+    """What a parameter's gradient takes of its size: more where heads do not fill the lanes."""
+    C = dict(zip(spec.logical_axes, spec.shape, strict=True)).get("head_dim", LANES)
+    return _padded(C) / C
 
 
 def _padded(width: int) -> int:

@@ -195,7 +195,9 @@ def test_steps_to_trace_are_told_to_training(make_run, tmp_path, monkeypatch):
     make_run("encoder_only", num_checkpoints=0)
     write_records(tmp_path / "data.jsonl", "classification")
     asked = []
-    monkeypatch.setattr(adapt, "finish_training", lambda *_, profile: asked.append(profile) or 143)
+    monkeypatch.setattr(
+        adapt, "finish_training", lambda *_, profile, watch: asked.append(profile) or 143
+    )
     command = ["adapt", "old", "--out=new", "--data=data.jsonl", "--kind=classification"]
     assert front_door.run([*command, "--from-scratch", "--profile=2:3", *QUICK]) == 143
     assert asked == ["2:3"]

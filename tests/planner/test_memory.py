@@ -20,8 +20,8 @@ from planner.memory import kv_cache_bytes, training_bytes
 from planner.parameters import parameters
 from tests.planner.test_flops import T5_SMALL
 from tests.planner.test_parameters import BERT
-from train.loop import abstract_batch
 from train.mesh import make_mesh
+from train.programs import abstract_batch
 from train.state import abstract_state
 from train.step import make_train_step
 
