@@ -79,16 +79,16 @@ def test_tpu_bytes_are_within_a_tenth_of_the_compilers(name):
 # Arguments and temporaries of one H200 in GB, by the CUDA compiler of jaxlib 0.10.2, 2026-11-28
 # (python -m benchmarks.gpu_compiled).
 ON_GPUS = {
-    "1b-2048-h200": 27.42,
-    "1b-8192-h200": 27.81,
-    "1b-8192-8xh200": 10.76,
-    "7b-2048-h200": 111.23,
-    "8b-2048-h200": 130.61,
-    "8b-adafactor-8192-h200": 67.53,
-    "8b-2048-8xh200": 26.59,
-    "8b-8192-8xh200": 26.98,
-    "t5-large-h200": 96.69,
-    "bert-large-h200": 63.71,
+    "1b-2048-h200": 27.52,
+    "1b-8192-h200": 28.33,
+    "1b-8192-8xh200": 10.51,
+    "7b-2048-h200": 110.95,
+    "8b-2048-h200": 129.41,
+    "8b-adafactor-8192-h200": 65.28,
+    "8b-2048-8xh200": 24.65,
+    "8b-8192-8xh200": 25.04,
+    "t5-large-h200": 96.62,
+    "bert-large-h200": 63.85,
 }
 
 

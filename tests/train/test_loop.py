@@ -350,6 +350,7 @@ def test_a_refused_update_is_told_of_and_passed_over(whole, corpus, tmp_path, mo
     assert result.ledger == whole[1].ledger  # the rows were read
 
 
+@pytest.mark.slow
 def test_too_many_refused_updates_end_the_run_with_the_batch_kept(corpus, tmp_path, monkeypatch):
     config = replace(run_config(corpus), guard=GuardConfig(nonfinite_limit=3))
     refusing_from(monkeypatch, corpus, config, [3, 4, 5], loss=math.inf)
@@ -362,6 +363,7 @@ def test_too_many_refused_updates_end_the_run_with_the_batch_kept(corpus, tmp_pa
     assert events_of(tmp_path)[-1] == "gave_up"
 
 
+@pytest.mark.slow
 def test_a_spike_rewinds_the_run_and_its_rows_are_never_read_again(corpus, tmp_path, monkeypatch):
     guard = GuardConfig(spike_sigma=9.0, spike_window=8, spike_action="rewind")
     config = replace(run_config(corpus), guard=guard)
@@ -380,6 +382,7 @@ def test_a_spike_rewinds_the_run_and_its_rows_are_never_read_again(corpus, tmp_p
     assert events_of(tmp_path) == ["rewound"]
 
 
+@pytest.mark.slow
 def test_a_rewind_is_the_same_when_a_kill_comes_between(corpus, tmp_path, monkeypatch):
     guard = GuardConfig(spike_sigma=9.0, spike_window=8, spike_action="rewind")
     config = replace(run_config(corpus), guard=guard)
