@@ -35,7 +35,7 @@ from configs.errors import InputError
 from data import corpus_card
 from data.corpus import Corpus, open_corpus, verify_corpus
 from tests.integration.conftest import TINY
-from train import checkpoint
+from train import checkpoint_reading
 from train.checkpoint import Checkpoints, Restored
 from train.mesh import make_mesh
 from train.run_directory import RunDirectory
@@ -122,8 +122,8 @@ class CheckpointTrial:
         apply(copy / str(_STEPS), damage)
         # By turns as of small files, which are checked before, and of large ones, while they are
         # read.
-        large_bytes = checkpoint._LARGE_BYTES * (self.counts.total() % 2)
-        with mock.patch.object(checkpoint, "_LARGE_BYTES", large_bytes):
+        large_bytes = checkpoint_reading._LARGE_BYTES * (self.counts.total() % 2)
+        with mock.patch.object(checkpoint_reading, "_LARGE_BYTES", large_bytes):
             restored, events = self.restore(copy)
         step = int(restored.state.step)
         same = hash_of(restored.state) == self.hashes.get(step)

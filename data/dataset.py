@@ -176,6 +176,22 @@ def corpus_warnings(config: RunConfig, source: RowSource) -> list[str]:
     return warnings
 
 
+def check_corpora(config: RunConfig, corpora: Corpora) -> None:
+    """Raises InputError with every way in which config and corpora do not belong together."""
+    problems = Problems()
+    for corpus in corpora.values():
+        with problems.gathered():
+            require(
+                config.model.vocab_size >= corpus.tokenizer.vocab_size,
+                "model.vocab_size",
+                config.model.vocab_size,
+                f"the tokenizer's {corpus.tokenizer.vocab_size} or more",
+            )
+    with problems.gathered():
+        corpus_warnings(config, training_rows(config, corpora))
+    problems.raise_any()
+
+
 def _assignment(
     config: DataConfig, training: TrainingConfig, sizes: list[int]
 ) -> Assignment | None:

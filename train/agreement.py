@@ -6,6 +6,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+_MESSAGE_BYTES = 256
+
 
 class Agreement:
     """Whether any process said yes, by a tiny all-reduce over all devices.
@@ -25,7 +27,7 @@ class Agreement:
             return
         devices = np.array(jax.devices())
         mesh = Mesh(devices, ("device",), axis_types=(AxisType.Auto,))
-        self._is_late = devices[0].platform != "cpu"
+        self._is_late = not runs_one_program_at_a_time(devices)
         self._size = mesh.size
         self._per_device = NamedSharding(mesh, PartitionSpec("device"))
         self._maximum = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
@@ -47,6 +49,12 @@ class Agreement:
         return answer is not None and bool(np.asarray(answer))
 
 
+def runs_one_program_at_a_time(devices: np.ndarray) -> bool:
+    """Whether a program must be over before the next one is begun: on CPUs of several processes,
+    where the collectives of two in flight may wait for each other for ever (gloo)."""
+    return jax.process_count() > 1 and devices.flat[0].platform == "cpu"
+
+
 def wait_for_all(name: str) -> None:
     """Returns once every process has come here; at once where there is one.
 
@@ -55,3 +63,15 @@ def wait_for_all(name: str) -> None:
     """
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def first_of_any_process(problem: str | None) -> str | None:
+    """The problem of the first process that has one, told to all of them."""
+    if jax.process_count() == 1:
+        return problem
+    message = (problem or "").encode()[:_MESSAGE_BYTES]
+    padded = np.frombuffer(message.ljust(_MESSAGE_BYTES, b"\0"), np.uint8)
+    for own in np.asarray(multihost_utils.process_allgather(padded, tiled=False)):
+        if text := own.tobytes().rstrip(b"\0").decode(errors="ignore"):
+            return text
+    return None

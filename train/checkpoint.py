@@ -10,20 +10,18 @@ before it is used.
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental.multihost_utils import broadcast_one_to_all, process_allgather
+from jax.experimental.multihost_utils import broadcast_one_to_all
 
-from configs.errors import InputError
+from train.agreement import first_of_any_process
 from train.checkpoint_arrays import (
     HostArray,
-    changed_arrays,
     manifest_entries,
     named,
     require_same_arrays,
@@ -40,19 +38,11 @@ from train.checkpoint_folder import (
     remove_step,
     saving_folder,
 )
-from train.manifest import (
-    DamagedError,
-    Manifest,
-    check_contents,
-    check_names,
-    read_manifest,
-    write_manifest,
-)
+from train.checkpoint_reading import read_checked
+from train.manifest import Manifest, write_manifest
 from train.state import TrainState
 
 _FILE_BYTES = 128 * 2**20  # of a file of values, so that every thread has something to read
-_LARGE_BYTES = 2**20  # from here on checking a file takes long enough to do it behind
-_MESSAGE_BYTES = 256
 
 
 class Restored(NamedTuple):
@@ -155,7 +145,7 @@ class Checkpoints:
           SaveError: it failed; what it wrote is removed.
         """
         save = self._joined()
-        if save and (problem := _first_of_any_process(save.problem)):
+        if save and (problem := first_of_any_process(save.problem)):
             raise SaveError(problem) from save.commit_error
 
     def close(self) -> None:
@@ -249,7 +239,7 @@ class Checkpoints:
             )
             return loaded.state, loaded.progress
 
-        loaded, problem = _read_checked(self._folder / str(step), read)
+        loaded, problem = read_checked(self._folder / str(step), read)
         if loaded is None:
             return None, problem
         fields, progress = loaded
@@ -322,90 +312,6 @@ class _Save:
         self.step, self.score, self.begun, self.blocked = step, score, begun, blocked
 
 
-def restore_params(folder: Path, abstract_params: Any, step: int | None = None) -> Any:
-    """Parameters alone, for inference and export; nothing is moved.
-
-    Args:
-      folder: a run's checkpoints.
-      abstract_params: shapes, dtypes and shardings of the parameters.
-      step: which; None for the newest.
-
-    Raises:
-      InputError: no such checkpoint, one that is not as it was written, or one that holds other
-        parameters.
-    """
-    steps = committed_steps(folder)
-    if not steps:
-        raise InputError(f"run: got {folder.parent}, expected a run with at least one checkpoint")
-    step = steps[-1] if step is None else step
-    if step not in steps:
-        raise InputError(f"step: got {step}, expected one of {', '.join(map(str, steps))}")
-    step_folder, target = folder.resolve() / str(step), {"params": abstract_params}
-
-    def read(step_folder: Path, manifest: Manifest) -> tuple[Any, None]:
-        require_same_arrays(step_folder, manifest, target, within="params/")
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            restored = checkpointer.restore(
-                step_folder / "state",
-                args=ocp.args.PyTreeRestore(
-                    item=target,
-                    restore_args=ocp.checkpoint_utils.construct_restore_args(target),
-                    partial_restore=True,
-                ),
-            )
-        return restored, None
-
-    loaded, problem = _read_checked(step_folder, read)
-    if loaded is None:
-        raise InputError(f"run: got {step_folder} ({problem}), expected an intact checkpoint")
-    return loaded[0]["params"]
-
-
-def _read_checked(
-    step_folder: Path, read: Callable[[Path, Manifest], tuple[Any, Any]]
-) -> tuple[tuple[Any, Any] | None, str | None]:
-    """What `read` makes of a step, or what is wrong with the step; the same on all processes.
-
-    One process alone checks the large files of values while `read` is at them.
-    Several check all before: one that failed half way would leave the others waiting for it.
-
-    Args:
-      read: gives a tree of arrays, and anything else.
-    """
-    manifest, problems = None, []
-    try:
-        manifest = read_manifest(step_folder)
-        problems = check_names(step_folder, manifest)
-    except DamagedError as error:
-        problems = [str(error)]
-    index, count = jax.process_index(), jax.process_count()
-    small, large = [], []
-    if manifest and not problems:
-        for name, entry in manifest.files.items():
-            holds_values = PurePosixPath(name).parent.name == "d"  # Orbax's name for that folder
-            is_large = holds_values and (entry.num_bytes or 0) >= _LARGE_BYTES
-            (large if is_large and count == 1 else small).append(name)
-        problems = check_contents(step_folder, manifest, small, share=(index, count))
-    if problem := _first_of_any_process(_summary(problems)):
-        return None, problem
-    assert manifest is not None
-    loaded, failure = None, None
-    with ThreadPoolExecutor(1) as behind:
-        checking = behind.submit(check_contents, step_folder, manifest, large)
-        try:
-            loaded = read(step_folder, manifest)
-        except Exception as error:
-            failure = error
-        problems = checking.result()
-    if failure and not problems:
-        raise failure
-    if loaded and not problems:
-        problems = changed_arrays(loaded[0], manifest)
-    if problem := _first_of_any_process(_summary(problems)):
-        return None, problem
-    return loaded, None
-
-
 def _handler() -> ocp.CompositeCheckpointHandler:
     # Weights compress by a twelfth, and compressed ones take twice as long to restore
     # (benchmarks/checkpoint_verify.py).
@@ -420,24 +326,5 @@ def _saved_tree(state: TrainState) -> dict[str, Any]:
     return {name: part for name, part in state._asdict().items() if jax.tree.leaves(part)}
 
 
-def _summary(problems: Sequence[str]) -> str | None:
-    """One line on what is wrong; None if nothing is."""
-    if len(problems) < 2:
-        return problems[0] if problems else None
-    return f"{problems[0]}, and {len(problems) - 1} more"
-
-
 def _failure(step: int, error: Exception) -> str:
     return f"step {step} could not be saved: {' '.join(str(error).split())}"
-
-
-def _first_of_any_process(problem: str | None) -> str | None:
-    """The problem of the first process that has one, told to all of them."""
-    if jax.process_count() == 1:
-        return problem
-    message = (problem or "").encode()[:_MESSAGE_BYTES]
-    padded = np.frombuffer(message.ljust(_MESSAGE_BYTES, b"\0"), np.uint8)
-    for own in np.asarray(process_allgather(padded, tiled=False)):
-        if text := own.tobytes().rstrip(b"\0").decode(errors="ignore"):
-            return text
-    return None

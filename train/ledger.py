@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+from configs.schema import RunConfig
 from data.ledger import Ledger, RowEntry
 
 
@@ -24,3 +25,13 @@ def total_ledger(base: Ledger, own: Ledger) -> Ledger:
         halves = multihost_utils.process_allgather(counts.view(np.uint32))
         counts[:, 2:] = np.asarray(halves).view(np.int64).sum(axis=0)[:, 2:]
     return base.add(RowEntry(*map(int, row)) for row in counts)
+
+
+def places_trained_on(config: RunConfig, ledger: Ledger) -> int:
+    """Places of all batches that training computed, those without a token included.
+
+    The ledger counts places of rows as they were read; an example has more or fewer of them.
+    """
+    lengths = config.lengths
+    own = ledger.places - ledger.rows * lengths.overlap
+    return round(own * lengths.places / (lengths.tokens - lengths.overlap))

@@ -34,12 +34,10 @@ class StopRequest:
 
     Attributes:
       requested: whether this process was told to stop; `poll` says it for all of them.
-      requested_at: when, in seconds of time.monotonic; None before.
     """
 
     def __init__(self):
         self.requested = False
-        self.requested_at: float | None = None
         self._on_exit: Callable[[], None] | None = None  # set where there is nothing to save
         self._lock = threading.Lock()
         self._agreement: Agreement | None = None
@@ -93,9 +91,7 @@ class StopRequest:
                 self._on_exit = None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if not self.requested:
-            self.requested_at = time.monotonic()
-            self.requested = True
+        self.requested = True
 
     def _read(self, reading: int) -> None:
         first: float | None = None

@@ -12,10 +12,10 @@ from data.dataset import Corpora, training_rows
 from data.ledger import Ledger
 from model.build import Params
 from train.checkpoint import Checkpoints
-from train.loop import Progress
 from train.mesh import make_mesh
 from train.run_directory import RunDirectory
 from train.state import init_state
+from train.training import Progress
 
 
 def write_initial_checkpoint(

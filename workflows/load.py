@@ -15,7 +15,7 @@ from export.import_ import import_folder
 from export.manifest import read_json
 from inference.prompts import PromptFormat
 from model.build import Params, abstract_params
-from train.checkpoint import restore_params
+from train.checkpoint_reading import restore_params
 from train.run_directory import RunDirectory
 
 _GENERATION_FILE = "generation_config.json"

@@ -18,14 +18,13 @@ from configs.folders import require_writable_folder
 from configs.schema import MeshConfig, RunConfig, TrainingConfig
 from configs.serialize import load_config, read_json
 from configs.sharding import resolve
-from data.dataset import Corpora, require_same_corpora
+from data.dataset import Corpora, check_corpora, require_same_corpora
 from data.tokenizer import Tokenizer
 from planner.attention_kernel import Platform
 from planner.hardware import chip_of_device
 from planner.memory import training_bytes
 from planner.optimizer_memory import state_elements
 from planner.parameters import parameters
-from train.loop import check_corpora
 from train.mesh import make_mesh
 from train.run_directory import RunDirectory
 

@@ -24,6 +24,7 @@ from configs.serialize import fingerprint, save
 from data.corpus import verify_corpus
 from data.dataset import (
     Corpora,
+    check_corpora,
     corpora_record,
     open_corpora,
     require_same_corpora,
@@ -37,7 +38,8 @@ from train.checkpoint import SaveError
 from train.corruption import SilentCorruption
 from train.distributed import is_lost_peer
 from train.goodput import process_began
-from train.loop import DEFAULT_WATCH, TrainingResult, Watch, check_corpora, places_trained_on, train
+from train.ledger import places_trained_on
+from train.loop import DEFAULT_WATCH, TrainingResult, Watch, train
 from train.mesh import make_mesh
 from train.metrics import peak_flops_per_second
 from train.platform import flags_in_force
@@ -189,7 +191,7 @@ def finish_training(
             watch=watch,
         )
     except Preempted as stopped:
-        console.print(f"  stopped: {stopped}; the same command goes on from there")
+        console.print(f"  stopped: {stopped}; to go on, the same command (train: and --resume)")
         return EXIT_PREEMPTED
     except InputError:
         raise

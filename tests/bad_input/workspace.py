@@ -33,10 +33,10 @@ from export.tensors import write_tensors
 from export.tokenizer import special_ids, write_tokenizer
 from model.build import Params
 from train.checkpoint import Checkpoints
-from train.loop import Progress
 from train.mesh import make_mesh
 from train.run_directory import RunDirectory
 from train.state import abstract_state
+from train.training import Progress
 from workflows.train import create_run
 
 TINY = [

@@ -25,8 +25,8 @@ from model.build import abstract_params
 from tests.model.samples import random_params, tiny_model
 from tests.train.conftest import write_texts
 from tests.train.samples import compile_steps_quickly, random_state
-from train import loop
-from train.checkpoint import restore_params
+from train import loop, training
+from train.checkpoint_reading import restore_params
 from train.run_directory import RunDirectory
 from workflows import adapt, initial_checkpoint
 from workflows.initial_checkpoint import merged, write_initial_checkpoint
@@ -86,7 +86,7 @@ def make_run(corpus_with_symbols, tmp_path, monkeypatch):
 def quicken(monkeypatch) -> None:
     """Less to compile: quick code for the steps, none for fresh parameters."""
     monkeypatch.setattr(loop, "compile_steps", compile_steps_quickly)
-    monkeypatch.setattr(loop, "init_state", random_state)
+    monkeypatch.setattr(training, "init_state", random_state)
     monkeypatch.setattr(initial_checkpoint, "init_state", random_state)
 
 

@@ -17,8 +17,9 @@ from configs.errors import InputError
 from configs.schema import MeshConfig, RunConfig
 from tests.train.samples import mesh_of, tiny_run
 from tests.train.saved_states import assert_bits_equal, state_at
-from train.checkpoint import Checkpoints, Restored, SaveError, restore_params
+from train.checkpoint import Checkpoints, Restored, SaveError
 from train.checkpoint_folder import QUARANTINE
+from train.checkpoint_reading import restore_params
 from train.manifest import MANIFEST, write_manifest
 from train.state import TrainState, abstract_state
 
@@ -124,7 +125,7 @@ def test_a_state_moves_to_another_mesh_bit_for_bit(checkpoints, before, after):
 def test_one_flipped_bit_puts_the_step_aside_and_restores_the_one_before(
     saved, monkeypatch, large_bytes
 ):
-    monkeypatch.setattr("train.checkpoint._LARGE_BYTES", large_bytes)
+    monkeypatch.setattr("train.checkpoint_reading._LARGE_BYTES", large_bytes)
     checkpoints, newest, events = saved
     damaged = largest_file(newest)
     flip_bit(damaged, damaged.stat().st_size // 2)
@@ -268,7 +269,7 @@ def test_an_array_that_the_disk_gives_back_changed_is_noticed_though_its_file_wa
     checkpoints, newest, events = saved
     damaged = largest_file(newest)
     flip_bit(damaged, damaged.stat().st_size // 2)
-    monkeypatch.setattr("train.checkpoint.check_contents", lambda *args, **kwargs: [])
+    monkeypatch.setattr("train.checkpoint_reading.check_contents", lambda *args, **kwargs: [])
     assert_bits_equal(restore(checkpoints).state, state_at(CONFIG, 1))
     [(event, detail)] = events
     assert event == "checkpoint_quarantined"

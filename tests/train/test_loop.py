@@ -24,7 +24,8 @@ from data.dataset import training_rows
 from tests.model.samples import tiny_model
 from tests.train.samples import compile_steps_quickly, mesh_of, random_state, tiny_run
 from tests.train.traces import traced_steps
-from train import loop
+from train import loop, training
+from train.agreement import runs_one_program_at_a_time
 from train.preemption import Preempted
 from train.programs import abstract_batch, compile_steps
 from train.refusals import TooManyRefusals, read_culprit
@@ -45,7 +46,7 @@ def compiled_once():
     """Compiles once, quickly, what every start of a run would; starts from NumPy's numbers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "compile_steps", cache(compile_steps_quickly))
-        patch.setattr(loop, "init_state", random_state)
+        patch.setattr(training, "init_state", random_state)
         yield
 
 
@@ -247,7 +248,7 @@ def test_a_step_is_begun_before_the_one_before_it_is_read(corpus, tmp_path, even
 
 
 def test_where_steps_must_not_overlap_each_is_awaited(corpus, tmp_path, events, monkeypatch):
-    monkeypatch.setattr(loop, "awaits_each_step", lambda mesh: True)
+    monkeypatch.setattr(loop, "runs_one_program_at_a_time", lambda devices: True)
     train(run_config(corpus, num_steps=3, eval_every=0, checkpoint_every=0), tmp_path, corpus)
     begun = [number for number, event in enumerate(events) if event.startswith("begin")]
     assert [events[number + 1] for number in begun] == ["await"] * 3
@@ -255,9 +256,9 @@ def test_where_steps_must_not_overlap_each_is_awaited(corpus, tmp_path, events, 
 
 def test_only_several_processes_on_cpus_await_their_steps(corpus, monkeypatch):
     mesh = mesh_of(run_config(corpus))
-    assert not loop.awaits_each_step(mesh)
+    assert not runs_one_program_at_a_time(mesh.devices)
     monkeypatch.setattr(loop.jax, "process_count", lambda: 2)
-    assert loop.awaits_each_step(mesh)
+    assert runs_one_program_at_a_time(mesh.devices)
 
 
 def test_a_profile_holds_the_steps_asked_for_and_changes_no_result(whole, corpus, tmp_path):
@@ -283,7 +284,7 @@ def test_a_profile_beyond_the_last_step_is_refused_before_any_compile(
 
 def test_a_signal_within_an_evaluation_puts_it_off(whole, corpus, tmp_path, monkeypatch):
     path, result = whole
-    real, num_batches = loop.evaluate, 0
+    real, num_batches = training.evaluate, 0
 
     def evaluate(*args, after_batch, **kwargs):
         def stop_within() -> None:
@@ -296,7 +297,7 @@ def test_a_signal_within_an_evaluation_puts_it_off(whole, corpus, tmp_path, monk
         return real(*args, after_batch=stop_within, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "evaluate", evaluate)
+        patch.setattr(training, "evaluate", evaluate)
         with pytest.raises(Preempted, match="saved step 3 of"):
             train(run_config(corpus, eval_tokens=0), tmp_path, corpus)
     assert not (tmp_path / "evaluations.jsonl").exists()

@@ -18,7 +18,7 @@ from data.objectives import OBJECTIVES, Objective
 from data.objectives.example import Example
 from tests.model.samples import tiny_model
 from tests.train.samples import compile_steps_quickly, random_state, tiny_run
-from train import loop
+from train import loop, training
 from train.run_directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,7 +67,7 @@ def test_an_objective_added_to_the_table_trains(monkeypatch, tmp_path, corpus):
     entry = Objective(token_before, accuracy, reconstruct)
     monkeypatch.setitem(OBJECTIVES, TokenBeforeConfig, entry)
     monkeypatch.setattr(loop, "compile_steps", compile_steps_quickly)
-    monkeypatch.setattr(loop, "init_state", random_state)
+    monkeypatch.setattr(training, "init_state", random_state)
     model = tiny_model(
         architecture="encoder_only", vocab_size=corpus.tokenizer.vocab_size, num_layers=1
     )
