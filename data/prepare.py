@@ -35,12 +35,13 @@ from data.order import Ordered, order_documents
 from data.parallel import run_tasks
 from data.preparation import RECIPE_VERSION, Preparation, Progress, silent
 from data.sources import TextSource
-from data.spool import PartRecord
+from data.spool import PartRecord, read_part_record
 from data.token_chunks import Chunk, TokenChunks, cut_chunks, num_chunks, token_dtype
 from data.tokenizer import Tokenizer, train_tokenizer
 from data.tokenizer_sample import sample_texts
 
 WORK_NAME = ".preparing"
+_BYTES_WORTH_KEEPING = 64 * 2**20  # read in some ten seconds
 _BUCKET_BYTES = 16 * 2**20
 _MAX_BUCKETS = 4096
 _PARTS_PER_WORKER = 4
@@ -341,7 +342,8 @@ def _clear(out: Path) -> None:
 def locked(out: Path) -> Iterator[None]:
     """Makes the folder and holds its lock, waiting for another preparation to finish.
 
-    Where the input proves bad, a folder that was made for it goes again.
+    Where the input proves bad, a folder that was made for it goes again, unless it would take
+    long to read again what has been read.
     """
     try:
         made = make_folder(out)
@@ -355,8 +357,15 @@ def locked(out: Path) -> Iterator[None]:
         try:
             yield
         except InputError:
-            remove_folders(made)
+            if _bytes_read(out / WORK_NAME) < _BYTES_WORTH_KEEPING:
+                remove_folders(made)
             raise
+
+
+def _bytes_read(work: Path) -> int:
+    """UTF-8 bytes of the parts that were read whole."""
+    records = (read_part_record(path.parent) for path in work.glob("*/done.json"))
+    return sum(record.bytes for record in records if record is not None)
 
 
 def write_bytes(path: Path, contents: bytes) -> None:

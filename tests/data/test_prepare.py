@@ -298,6 +298,18 @@ def _children(pid: int) -> list[str]:
         return file.read().split()
 
 
+@pytest.mark.parametrize(("worth_keeping", "is_kept"), [(1, True), (10**9, False)])
+def test_what_took_long_to_read_outlives_bad_input_that_shows_late(
+    source, tmp_path, monkeypatch, worth_keeping, is_kept
+):
+    monkeypatch.setattr(prepare, "_BYTES_WORTH_KEEPING", worth_keeping)
+    with pytest.raises(InputError):  # found once the text is read and counted
+        prepare_corpus(source, tmp_path / "new" / "out", Preparation(vocab_size=60_000))
+    assert (tmp_path / "new").exists() == is_kept
+    if is_kept:
+        assert list((tmp_path / "new" / "out" / prepare.WORK_NAME).glob("*/done.json"))
+
+
 def test_a_file_that_changed_since_an_interruption_is_read_again(tmp_path):
     texts, out = tmp_path / "texts", tmp_path / "out"
     texts.mkdir()
