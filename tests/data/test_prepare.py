@@ -227,7 +227,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("stage", ["reading", "tokenizer", "encoding", "writing"])
 def test_a_killed_preparation_is_not_a_corpus_and_a_rerun_goes_on_from_it(
     tmp_path, monkeypatch, stage, workers

@@ -177,9 +177,22 @@ COMPILED: dict[str, Any] = {
     ),
     "blockwise": (small(ModelConfig(), attention=BLOCKWISE), CausalLMConfig(), {}),
 }
+# Those that take longest to compile.
+SLOW = {
+    "t5-blocks-muon",
+    "t5-remat-unrolled",
+    "t5-dots",
+    "bart-biases",
+    "windows-sandwich",
+    "dots-every-second-layer",
+    "mixture-dots",
+}
 
 
-@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in COMPILED],
+)
 def test_executed_flops_are_those_of_the_compiled_train_step(name):
     model, objective, fields = COMPILED[name]
     config = RunConfig(

@@ -134,7 +134,14 @@ def compiled_bytes(config: RunConfig) -> int:
     return memory.argument_size_in_bytes + memory.temp_size_in_bytes
 
 
-@pytest.mark.parametrize("config", [BERT_RUN, T5_RUN, MOE_RUN], ids=["bert", "t5", "mixture"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(BERT_RUN, id="bert"),
+        pytest.param(T5_RUN, id="t5", marks=pytest.mark.slow),
+        pytest.param(MOE_RUN, id="mixture", marks=pytest.mark.slow),
+    ],
+)
 def test_bytes_are_near_those_the_compiler_reports(config):
     # First order: masks, copies in other layouts and what a dispatch sorts by are not counted.
     assert training_bytes(config).total == pytest.approx(compiled_bytes(config), rel=0.2)

@@ -69,7 +69,10 @@ def test_a_presets_parameters_are_the_built_models(name):
     assert_the_planner_knows(PRESETS[name]().model)
 
 
-@pytest.mark.parametrize("first", range(0, RANDOM_MODELS, 12))
+@pytest.mark.parametrize(
+    "first",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n > 12)) for n in range(0, RANDOM_MODELS, 12)],
+)
 def test_random_models_parameters_are_the_built_models(first):
     for seed in range(first, first + 12):
         assert_the_planner_knows(random_model(seed))

@@ -161,11 +161,20 @@ def test_rules_that_would_compute_wrongly_or_in_vain_are_refused():
 @pytest.mark.parametrize(
     "rules",
     [
-        ShardingRules(experts=("tensor",), mlp=()),
-        ShardingRules(batch=("data", "fsdp"), length=("expert",)),
-        ShardingRules(experts=("fsdp", "expert"), embed=()),
+        pytest.param(
+            ShardingRules(experts=("tensor",), mlp=()), id="experts where tokens are whole"
+        ),
+        pytest.param(
+            ShardingRules(batch=("data", "fsdp"), length=("expert",)),
+            id="tokens cut along the row",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ShardingRules(experts=("fsdp", "expert"), embed=()),
+            id="experts over two axes",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["experts where tokens are whole", "tokens cut along the row", "experts over two axes"],
 )
 def test_other_rules_compute_the_same(rules):
     one = gradients_on(DROPLESS, ONE_DEVICE)

@@ -184,13 +184,20 @@ def drawn_config(
 @pytest.mark.parametrize(
     ("scan", "remat", "blocks", "microbatches", "optimizer", "seed"),
     [
-        (True, "none", 1, 2, AdamWConfig(), 90_417),
-        (True, "full", 2, 1, AdamWConfig(), 61_283),
-        (False, "none", 2, 1, AdamWConfig(), 35_906),
-        (False, "full", 1, 2, AdamWConfig(), 78_152),
-        (True, "none", 1, 1, MuonConfig(), 24_639),
+        pytest.param(
+            *(True, "none", 1, 2, AdamWConfig(), 90_417), id="scan", marks=pytest.mark.slow
+        ),
+        pytest.param(True, "full", 2, 1, AdamWConfig(), 61_283, id="scan-remat"),
+        pytest.param(False, "none", 2, 1, AdamWConfig(), 35_906, id="unrolled"),
+        pytest.param(
+            *(False, "full", 1, 2, AdamWConfig(), 78_152),
+            id="unrolled-remat",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *(True, "none", 1, 1, MuonConfig(), 24_639), id="muon", marks=pytest.mark.slow
+        ),
     ],
-    ids=["scan", "scan-remat", "unrolled", "unrolled-remat", "muon"],
 )
 def test_executed_flops_are_those_of_the_compiled_train_step(
     scan, remat, blocks, microbatches, optimizer, seed

@@ -102,7 +102,7 @@ def test_ledgers_of_the_stretches_between_restarts_add_up(alone):
             assert Ledger.from_json(ledgers[f"{name}/6/{threads}"]).rows == 16
 
 
-@pytest.mark.parametrize("num_processes", [2, 4])
+@pytest.mark.parametrize("num_processes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_real_processes_hold_the_same_global_batches_and_ledger(
     alone, folders, tmp_path, num_processes
 ):
