@@ -269,8 +269,7 @@ def _follow(training: Training, start: Start) -> tuple[TrainState, Evaluation, L
                 evaluation = score(0)
             except StopNow:
                 raise training.preempted(f"all {t.num_steps} steps were saved before") from None
-        with training.goodput.phase("save"):
-            training.checkpoints.wait()
+        training.await_save()
         return state, evaluation, total()
 
 

@@ -123,7 +123,7 @@ class Training:
     def go_back(self, rewind: Rewind) -> Start:
         """From the newest checkpoint before a spike, its rows and those since passed over."""
         self.recorder.pause()
-        self.checkpoints.wait()
+        self.await_save()
         with self.goodput.phase("restore"), self.watchdog.paused():
             abstract = abstract_state(self.config, self.mesh)
             start = self._start(self.checkpoints.restore_before(abstract, rewind.step - 1))
@@ -144,10 +144,14 @@ class Training:
 
     def preempted(self, detail: str) -> Preempted:
         """What to raise once everything is on disk."""
-        with self.goodput.phase("save"):
-            self.checkpoints.wait()
+        self.await_save()
         self.run.event("preempted", detail)
         return Preempted(detail)
+
+    def await_save(self) -> None:
+        """Waits until the save under way, if there is one, is committed: as long as that takes."""
+        with self.goodput.phase("save"), self.watchdog.paused():
+            self.checkpoints.wait()
 
     def _start(self, restored: Restored | None) -> Start:
         if restored is None:

@@ -42,10 +42,12 @@ class CheckpointOptions:
     """Of verify: this step alone."""
     keep: int = 0
     """Of prune: the newest so many steps stay; 0: prune no steps."""
-    keep_every: int = 0
-    """Of prune: steps that are a multiple of it stay too; 0: none for that reason."""
-    keep_best: int = 0
-    """Of prune: so many of the steps with the lowest held-out loss stay too."""
+    keep_every: int | None = None
+    """Of prune: steps that are a multiple of it stay too; 0: none for that reason. The run's own
+    training.keep_every if not given."""
+    keep_best: int | None = None
+    """Of prune: so many of the steps with the lowest held-out loss stay too. The run's own
+    training.keep_best if not given."""
     quarantine: bool = False
     """Of prune: also remove the damaged steps that were put aside."""
     dry_run: bool = False
@@ -112,7 +114,8 @@ def verify_checkpoints(run: RunDirectory, options: CheckpointOptions) -> int:
 def prune_checkpoints(run: RunDirectory, options: CheckpointOptions) -> int:
     """Removes steps by the keep rules, and on request the quarantine."""
     for name in ("keep", "keep_every", "keep_best"):
-        require(getattr(options, name) >= 0, name, getattr(options, name), "0 or more")
+        number = getattr(options, name)
+        require(number is None or number >= 0, name, number, "0 or more")
     has_rules = options.keep > 0
     if not has_rules:
         _reject(options, "prune with --keep above 0", "keep_every", "keep_best")
@@ -142,12 +145,13 @@ def prune_checkpoints(run: RunDirectory, options: CheckpointOptions) -> int:
 
 
 def _kept(run: RunDirectory, steps: Sequence[int], options: CheckpointOptions) -> set[int]:
+    own = run.config().training
     return kept_steps(
         steps,
         read_scores(run.checkpoints, steps),
         keep=options.keep,
-        keep_every=options.keep_every,
-        keep_best=options.keep_best,
+        keep_every=own.keep_every if options.keep_every is None else options.keep_every,
+        keep_best=own.keep_best if options.keep_best is None else options.keep_best,
     )
 
 

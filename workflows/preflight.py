@@ -31,8 +31,6 @@ from train.run_directory import RunDirectory
 # The planner's count is within about a tenth of the compiler's: what is beyond this much of the
 # memory there is does not fit.
 MEMORY_MARGIN = 1.25
-# Checkpoints are compressed. Trained fp32 weights keep nine tenths of their size or more.
-COMPRESSED = 0.9
 
 _NEEDED_FILES = ("run.json", "config.json", "fingerprint.json")
 _OTHER_FILES = ("plan.json", "summary.json")
@@ -145,7 +143,7 @@ def check_disk(config: RunConfig, run_path: Path) -> None:
     folder = run_path / "checkpoints"
     taken = sum(_folder_bytes(path) for path in folder.glob("*") if path.name != "quarantine")
     room = shutil.disk_usage(_nearest(folder)).free + taken
-    if COMPRESSED * count * each > room:
+    if count * each > room:
         raise InputError(
             f"disk: got room for {_size(room)} at {run_path}, expected room for {count} "
             f"checkpoints of up to {_size(each)} each; keep fewer (training.keep_checkpoints, "

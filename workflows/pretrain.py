@@ -51,6 +51,11 @@ from workflows.training_options import TrainingOptions
 
 PROG = "isoflop pretrain"
 DEFAULT_TIME = "6m"
+# The options that decide what a run is, beside its budget: a run that goes on keeps them.
+_DECIDING = (
+    *("source", "text_field", "preset", "family"),
+    *("law", "price", "vocab_size", "seq_len", "max_params"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +196,7 @@ def _begin(
     plan = plan.with_config(apply_overrides(plan.config, overrides))
     corpus_tokens = corpus.stream("train").num_tokens
     print_plan(plan, console, corpus_tokens)
-    run.write("plan.json", plan.to_json(corpus_tokens))
+    run.write("plan.json", plan.to_json(corpus_tokens) | {"command": _deciding(options)})
     run.write("summary.json", {"prepare_seconds": time.perf_counter() - start})
     corpora = {corpus.path.name: corpus}
     check_run(
@@ -226,7 +231,8 @@ def _require_same_command(
     options: PretrainOptions, overrides: Sequence[str], run: RunDirectory
 ) -> None:
     """Raises InputError if the command asks for another run than the one that is there."""
-    planned = run.read("plan.json")["budget"]
+    plan = run.read("plan.json")
+    planned, command = plan["budget"], plan.get("command")
     if options.names_a_budget:
         budget = options.budget()
         require(
@@ -235,6 +241,10 @@ def _require_same_command(
             budget.value,
             f"the run's {planned['kind']} {planned['value']} {planned['unit']}, or another --run",
         )
+    if command is not None:  # not recorded before version 0.2
+        for name, value in _deciding(options).items():
+            begun = command.get(name, getattr(PretrainOptions, name))
+            require(value == begun, name, value, f"the run's {begun}, or another --run")
     config = run.config()
     require(
         apply_overrides(config, overrides) == config,
@@ -242,6 +252,12 @@ def _require_same_command(
         " ".join(overrides),
         "what the run was started with, or another --run",
     )
+
+
+def _deciding(options: PretrainOptions) -> dict[str, str | float]:
+    """Those options that decide what a run is and were given."""
+    values = {name: getattr(options, name) for name in _DECIDING}
+    return {name: v for name, v in values.items() if v != getattr(PretrainOptions, name)}
 
 
 def _use(options: PretrainOptions, run: RunDirectory, corpus: Corpus, console: Console) -> None:
