@@ -19,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental.multihost_utils import broadcast_one_to_all
 
+from configs.errors import InputError
 from train.agreement import first_of_any_process
 from train.checkpoint_arrays import (
     HostArray,
@@ -39,9 +40,10 @@ from train.checkpoint_folder import (
     saving_folder,
 )
 from train.checkpoint_reading import read_checked
-from train.manifest import Manifest, write_manifest
+from train.manifest import Manifest, set_score, write_manifest
 from train.state import TrainState
 
+_SAVE_SECONDS = 24 * 3600  # Orbax gives a save up after 20 minutes, however slow the storage
 _FILE_BYTES = 128 * 2**20  # of a file of values, so that every thread has something to read
 
 
@@ -53,7 +55,14 @@ class Restored(NamedTuple):
 
 
 class SaveError(Exception):
-    """A checkpoint could not be saved; the steps saved before are as they were."""
+    """A checkpoint could not be saved; the steps saved before are as they were.
+
+    is_of_one_process: the others do not know of it, and wait.
+    """
+
+    def __init__(self, problem: str, *, is_of_one_process: bool = False):
+        super().__init__(problem)
+        self.is_of_one_process = is_of_one_process
 
 
 class Checkpoints:
@@ -88,7 +97,9 @@ class Checkpoints:
             self._folder.mkdir(parents=True, exist_ok=True)
             for step in clear_leftovers(self._folder):
                 on_event("checkpoint_incomplete", f"step {step}: its save was cut short")
-        self._checkpointer = ocp.AsyncCheckpointer(_handler())
+        self._checkpointer = ocp.AsyncCheckpointer(
+            _handler(), async_options=ocp.options.AsyncOptions(timeout_secs=_SAVE_SECONDS)
+        )
 
     def save(
         self,
@@ -100,7 +111,8 @@ class Checkpoints:
     ) -> None:
         """Saves a step; returns once the state is on the host and may be donated.
 
-        Waits for the save before it. A step of the same number gives way at the commit.
+        Waits for the save before it; where that failed, this one is waited for too, in its place.
+        A step of the same number gives way at the commit.
 
         Args:
           progress: JSON-serialisable; what resuming needs besides the arrays.
@@ -108,11 +120,17 @@ class Checkpoints:
           wait: return after the commit.
 
         Raises:
-          SaveError: this save could not be begun, or the one before it failed.
+          SaveError: this save could not be begun, or it failed where it was waited for.
         """
         begun = time.perf_counter()
-        self.wait()
         step = int(state.step)
+        try:
+            self.wait()
+        except SaveError as error:
+            if error.is_of_one_process:
+                raise
+            self._tell("save_failed", f"{error}; step {step} is saved instead")
+            wait = True
         self._tell("saving", f"step {step}")
         arrays = _saved_tree(unaliased(state))
         try:
@@ -137,6 +155,14 @@ class Checkpoints:
         self._running.thread.start()
         if wait:
             self.wait()
+
+    def has_failed(self) -> bool:
+        """Whether the save under way has failed already; False where other processes would have to
+        be asked."""
+        save = self._running
+        if save is None or save.thread.is_alive() or jax.process_count() > 1:
+            return False
+        return bool(save.write_error or save.problem)
 
     def wait(self) -> None:
         """Waits until the save under way, if there is one, is committed by process 0.
@@ -167,13 +193,19 @@ class Checkpoints:
         """Committed steps, oldest first."""
         return committed_steps(self._folder)
 
+    def rescore(self, step: int, score: float) -> None:
+        """Gives a committed step the held-out loss that was measured after its save."""
+        if self._writes and np.isfinite(score) and step in self.steps():
+            set_score(self._folder / str(step), score)
+
     def restore_latest(self, abstract: TrainState) -> Restored | None:
         """The newest intact checkpoint onto the shardings of `abstract`; None if there is none.
 
         A step that is not as it was written is moved to `quarantine/` and the one before it tried.
 
         Raises:
-          InputError: the step is intact, but holds other arrays than `abstract`; all are named.
+          InputError: the step is intact, but holds other arrays than `abstract`, all are named; or
+            no step is intact: the last of them stays where it is.
         """
         self.wait()
         return self._restore_newest(abstract, None)
@@ -201,7 +233,9 @@ class Checkpoints:
         save.thread.join()
         self._running = None
         if save.write_error:  # at once: the others wait for this process, and must see it end
-            raise SaveError(_failure(save.step, save.write_error)) from save.write_error
+            raise SaveError(
+                _failure(save.step, save.write_error), is_of_one_process=jax.process_count() > 1
+            ) from save.write_error
         return save
 
     def _restore_newest(self, abstract: TrainState, last: int | None) -> Restored | None:
@@ -209,6 +243,12 @@ class Checkpoints:
             restored, problem = self._restore(step, abstract)
             if restored is not None:
                 return restored
+            if self._newest(step - 1) is None:
+                raise InputError(
+                    f"checkpoints: got {self._folder / str(step)}, which is damaged ({problem}), "
+                    "and none before it, expected one that is intact; to train from step 0, start "
+                    "a run of its own"
+                )
             if self._writes:
                 put_aside(self._folder, step)
             self._tell("checkpoint_quarantined", f"step {step}: {problem}")
@@ -225,6 +265,12 @@ class Checkpoints:
     def _restore(self, step: int, abstract: TrainState) -> tuple[Restored | None, str | None]:
         """A step, or what is wrong with it; the same on all processes."""
         target = _saved_tree(abstract)
+
+        if not (self._folder / str(step)).is_dir():  # process 0 sees it
+            raise InputError(
+                f"checkpoints: got no {self._folder / str(step)} in process {jax.process_index()}, "
+                "expected a run directory on storage that all processes share"
+            )
 
         def read(folder: Path, manifest: Manifest) -> tuple[dict[str, Any], Any]:
             require_same_arrays(folder, manifest, target)

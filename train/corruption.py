@@ -53,7 +53,7 @@ class Recomputed(NamedTuple):
 
 
 class StateChecks:
-    """Both checks, at the steps that the config asks for.
+    """Both checks, at the steps that the config asks for; that of replicas before saves too.
 
     Raises:
       InputError: the checks are asked for on a GPU whose programs need not repeat their bits.
@@ -67,6 +67,15 @@ class StateChecks:
     def is_due(self, step: int) -> bool:
         return self._every > 0 and step % self._every == 0
 
+    def require_equal_replicas(self, state: TrainState) -> None:
+        """Of a state that is to be saved too: restored from one of them, all would be alike again.
+
+        Raises:
+          SilentCorruption: replicas of the state differ. Never where no checks are asked for.
+        """
+        if differing := self._replicas(state):
+            raise SilentCorruption(f"replicas hold unequal bits: {_listed(differing)}")
+
     def step(
         self, train_step: Callable[..., Any], state: TrainState, batch: Any
     ) -> tuple[TrainState, StepMetrics]:
@@ -76,8 +85,7 @@ class StateChecks:
           SilentCorruption: replicas of the state differ, or the step computed twice does. All
             processes raise alike.
         """
-        if differing := self._replicas(state):
-            raise SilentCorruption(f"replicas hold unequal bits: {_listed(differing)}")
+        self.require_equal_replicas(state)
         recomputed = recompute_check(train_step, state, batch)
         if recomputed.differences:
             where = _listed(recomputed.differences)

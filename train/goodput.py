@@ -49,7 +49,7 @@ class Goodput:
         if last_seen is not None:
             began = min(max(began, last_seen), now)
             if not was_stopped:
-                self._seconds["down"] += began - last_seen
+                self._seconds["down"] += max(0.0, began - last_seen)  # clocks of hosts differ
         self._starts += 1
         self._seconds["start"] += max(0.0, now - began)
         self._phases = ["other"]

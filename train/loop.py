@@ -2,7 +2,7 @@
 
 import resource
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 
 import jax
@@ -118,6 +118,7 @@ def train(
 
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
+        stack.enter_context(closing(checkpoints))
         watchdog = stack.enter_context(
             Watchdog(
                 run.stacks_file(),
@@ -126,7 +127,6 @@ def train(
                 on_hang=lambda detail: run.event("hang", detail, from_any_process=True),
             )
         )
-        stack.enter_context(closing(checkpoints))
         board = stack.enter_context(closing(TensorBoard(run.path / "tensorboard", run.is_writer)))
         with stop.nothing_to_save(leave_early):
             with goodput.phase("compile"):
@@ -156,17 +156,14 @@ def train(
         start = training.begin(restored)
         is_over = False
         try:
-            while not is_over:
-                try:
-                    state, evaluation, ledger = _follow(training, start)
-                    is_over = True
-                except Rewind as rewind:
-                    start = training.go_back(rewind)
+            state, evaluation, ledger = _to_the_end(training, start)
+            is_over = True
         except Preempted:
             is_over = True
             raise
         finally:
-            goodput.write(stopped=is_over)
+            with suppress(OSError):  # on a full disk, how the run ended is what to tell
+                goodput.write(stopped=is_over)
     return TrainingResult(
         params=state.params,
         evaluation=evaluation,
@@ -177,6 +174,17 @@ def train(
         peak_bytes=compiled.peak_bytes,
         peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
+
+
+def _to_the_end(training: Training, start: Start) -> tuple[TrainState, Evaluation, Ledger]:
+    while True:
+        try:
+            return _follow(training, start)
+        except Rewind as spike:
+            # Without the frames it came through: they hold the state that is given up.
+            rewind = spike.with_traceback(None)
+            rewind.__context__ = None
+        start = training.go_back(rewind)
 
 
 def _follow(training: Training, start: Start) -> tuple[TrainState, Evaluation, Ledger]:
@@ -229,9 +237,10 @@ def _follow(training: Training, start: Start) -> tuple[TrainState, Evaluation, L
         unread: Unread | None = None
         if progress.evaluation_due and first_step < t.num_steps:
             try:
-                score(t.eval_tokens)
+                put_off = score(t.eval_tokens)
             except StopNow:
                 raise training.preempted(f"step {first_step} was saved before") from None
+            training.checkpoints.rescore(first_step, put_off.nats_per_token)
         for step, fed in enumerate(training.timed(batches), start=first_step + 1):
             with profiler.step(step, state), training.goodput.phase("step"):
                 if training.checks.is_due(step):
@@ -249,6 +258,7 @@ def _follow(training: Training, start: Start) -> tuple[TrainState, Evaluation, L
             is_stopped = training.stop.poll()
             evaluate_now = is_last or _is_due(step, t.eval_every)
             save_now = is_last or _is_due(step, t.checkpoint_every) or is_stopped
+            save_now |= training.checkpoints.has_failed()
             if evaluate_now or save_now:
                 refusals = read(unread)
                 training.recorder.pause()
@@ -269,6 +279,7 @@ def _follow(training: Training, start: Start) -> tuple[TrainState, Evaluation, L
                 evaluation = score(0)
             except StopNow:
                 raise training.preempted(f"all {t.num_steps} steps were saved before") from None
+            training.checkpoints.rescore(t.num_steps, evaluation.nats_per_token)
         training.await_save()
         return state, evaluation, total()
 

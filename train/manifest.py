@@ -11,6 +11,7 @@ its bytes in row-major order as they were in memory, before anything was written
 no single process held all of the array. Version 1 had file checksums alone. No JAX here.
 """
 
+import errno
 import json
 import os
 import re
@@ -23,13 +24,19 @@ import numpy as np
 import xxhash
 
 from configs.errors import InputError
-from configs.serialize import read_json, write_text
+from configs.serialize import write_text
 
 MANIFEST = "isoflop_manifest.json"
 SCHEMA_VERSION = 2
 
 _UNKNOWN = "0" * 32
 _BLOCK_BYTES = 1 << 20
+# Of a file that is not there, or that the disk cannot give back. All others (no permission, too
+# many open files, a server that is gone) say nothing of what was written.
+_DAMAGE = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
+    *(errno.EIO, errno.EBADMSG, getattr(errno, "EUCLEAN", errno.EIO)),
+}
 _THREADS = 8  # disks answer several readers faster than one; hashing itself is quicker than memory
 
 
@@ -96,23 +103,42 @@ def write_manifest(
     return manifest
 
 
+def set_score(step_folder: Path, score: float) -> None:
+    """Gives a step a held-out loss that came after it was written; where its manifest has none of
+    this version, or is damaged, nothing is done.
+
+    Raises:
+      OSError: the disk refuses.
+    """
+    try:
+        manifest = read_manifest(step_folder)
+    except (DamagedError, InputError):
+        return
+    if manifest.step is not None:
+        write_text(step_folder / MANIFEST, _text(manifest._replace(score=score)))
+
+
 def read_manifest(step_folder: Path) -> Manifest:
     """The manifest of a step.
 
     Raises:
       DamagedError: there is none, it is not what was written, or it is another step's.
       InputError: an intact one of a version that this program does not know.
+      OSError: it cannot be read for a reason that is not its own.
     """
     path = step_folder / MANIFEST
     try:
-        record = read_json(path)
+        text = path.read_text("utf-8")
+        record = json.loads(text)
         version = record["schema_version"]
         if version == 1:
             return Manifest({name: FileEntry(str(c), None) for name, c in record["files"].items()})
-        if record["checksum"] != _own_checksum(path.read_text("utf-8"), record["checksum"]):
+        if record["checksum"] != _own_checksum(text, record["checksum"]):
             raise DamagedError(f"{MANIFEST} does not match its own checksum")
         manifest = _parsed(record) if version == SCHEMA_VERSION else None
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno not in _DAMAGE:
+            raise
         raise DamagedError(f"{MANIFEST} is missing or unreadable") from error
     if manifest is None:
         raise InputError(f"{path}: got schema_version {version!r}, expected 1 or 2")
@@ -149,6 +175,9 @@ def check_contents(
       names: of files in the manifest; None for all.
       share: (i, n): of these by size, every n-th from the i-th on, so that n processes read all of
         them together.
+
+    Raises:
+      OSError: a file cannot be read for a reason that is not its own.
     """
     names = manifest.files if names is None else names
     sizes = {name: manifest.files[name].num_bytes or 0 for name in names}
@@ -158,6 +187,8 @@ def check_contents(
         try:
             checksum = _entry(step_folder / name).checksum
         except OSError as error:
+            if error.errno not in _DAMAGE:
+                raise
             return f"{name} cannot be read ({error.strerror})"
         is_same = checksum == manifest.files[name].checksum
         return None if is_same else f"{name} does not match its checksum"
@@ -170,7 +201,7 @@ def check_step(step_folder: Path) -> list[str]:
     """Everything that is wrong with a step's files, one line each; [] for an intact one.
 
     Raises:
-      InputError: as `read_manifest`.
+      InputError, OSError: as `read_manifest`.
     """
     try:
         manifest = read_manifest(step_folder)

@@ -5,9 +5,11 @@ are appended to, and cut back to the restored step when a run resumes. Of severa
 train together one writes; for the others everything that writes does nothing.
 """
 
+import errno
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +23,7 @@ from configs.serialize import load_config, read_json, write_json
 SCHEMA_VERSION = 1
 VERSION = "0.1.0"
 CUT_BACK = ("metrics.jsonl", "evaluations.jsonl", "samples.jsonl")
+DAMAGED = ".damaged"
 _LINES = (*CUT_BACK, "events.jsonl")
 
 
@@ -156,20 +159,33 @@ class RunDirectory:
             path = self.path / name
             if not path.exists():
                 continue
-            kept = []
-            for line in path.read_text().splitlines():
-                try:
-                    record = json.loads(line)
-                except json.JSONDecodeError:
-                    break  # a line the kill cut short
-                if record["step"] <= step:
-                    kept.append(line + "\n")
+            lines = path.read_bytes().splitlines()
+            steps = [_step_of(line) for line in lines]
+            if None in steps[:-1]:  # the last may be cut short by a kill
+                shutil.copyfile(path, path.with_name(name + DAMAGED))
+                self.event(
+                    "record_damaged",
+                    f"{name}: {steps[:-1].count(None)} unreadable lines left out; the file as it "
+                    f"was is {name}{DAMAGED}",
+                )
             temporary = path.with_name(name + ".tmp")
-            with temporary.open("w") as file:
-                file.writelines(kept)
+            with temporary.open("wb") as file:
+                for line, of_step in zip(lines, steps, strict=True):
+                    if of_step is not None and of_step <= step:
+                        file.write(line + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
+
+    def last_saved(self) -> str:
+        """The last step that events.jsonl says was saved; "" for none."""
+        saved = ""
+        if self.has("events.jsonl"):
+            for line in (self.path / "events.jsonl").read_bytes().splitlines():
+                record = _object_of(line)
+                if record.get("event") == "saved":
+                    saved = str(record.get("detail")).partition(":")[0].removeprefix("step ")
+        return saved
 
 
 def _append(path: Path, record: dict[str, Any]) -> None:
@@ -177,9 +193,26 @@ def _append(path: Path, record: dict[str, Any]) -> None:
     line = (json.dumps(record) + "\n").encode()
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(descriptor, line)
+        written = os.write(descriptor, line)
+        if written < len(line):  # the disk is full: what is there of the line goes again
+            os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     finally:
         os.close(descriptor)
+
+
+def _object_of(line: bytes) -> dict[str, Any]:
+    """The JSON object of a line; {} for one that is none."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _step_of(line: bytes) -> int | None:
+    step = _object_of(line).get("step")
+    return step if type(step) is int else None
 
 
 def _end_last_line(path: Path) -> None:

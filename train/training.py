@@ -1,12 +1,14 @@
 """A run while it trains: what its steps need, what each of them leaves behind, where it goes on."""
 
 from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 from rich.console import Console
 
+from configs.errors import InputError
 from configs.schema import RunConfig
 from data.batches import Cursor
 from data.dataset import Corpora, corpus_warnings
@@ -106,6 +108,12 @@ class Training:
 
     def begin(self, restored: Restored | None) -> Start:
         """From the newest checkpoint, or from step 0."""
+        if restored is None and (saved := self.run.last_saved()):
+            raise InputError(
+                f"checkpoints: got none in {self.run.checkpoints}, where step {saved} was saved "
+                "(events.jsonl), expected one (is a disk missing?); to train from step 0, start a "
+                "run of its own"
+            )
         start = self._start(restored)
         step = int(start.state.step)
         if step:
@@ -200,9 +208,15 @@ class Training:
     def checked_step(
         self, step: int, state: TrainState, fed: Fed
     ) -> tuple[TrainState, StepMetrics]:
+        with self._checking(step):
+            return self.checks.step(self.compiled.train_step, state, fed.batch)
+
+    @contextmanager
+    def _checking(self, step: int) -> Generator[None, None, None]:
+        """What it finds becomes an event."""
         with self.goodput.phase("check"), self.watchdog.paused():
             try:
-                return self.checks.step(self.compiled.train_step, state, fed.batch)
+                yield
             except SilentCorruption as error:
                 self.run.event("corruption", f"step {step}: {error}")
                 raise
@@ -234,6 +248,8 @@ class Training:
 
     def save(self, state: TrainState, progress: Progress, score: float | None) -> None:
         """Begins a save; the steps after it run while it is written."""
+        with self._checking(int(state.step)):
+            self.checks.require_equal_replicas(state)
         refused = [one.to_json() for one in progress.refusals.refused]
         self.run.write("ledger.json", progress.ledger.to_json() | {"refused": refused})
         with self.goodput.phase("save"), self.watchdog.paused():

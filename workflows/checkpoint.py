@@ -31,7 +31,8 @@ class CheckpointOptions:
 
     list: steps with their size, time and score; whether their files are all there, of their size.
     verify: reads everything; exit status 1 if anything is not as it was written.
-    prune: removes the steps that the keep rules do not keep; not while the run is training.
+    prune: reads everything and removes the steps that the keep rules do not keep, damaged ones left
+    alone; not while the run is training.
     """
 
     action: Annotated[Literal["list", "verify", "prune"], tyro.conf.Positional]
@@ -123,8 +124,10 @@ def prune_checkpoints(run: RunDirectory, options: CheckpointOptions) -> int:
         raise InputError("keep: got 0 and no --quarantine, expected something to remove")
     with run:  # its lock: nobody trains on meanwhile
         steps = committed_steps(run.checkpoints)
-        kept = _kept(run, steps, options) if has_rules else set(steps)
-        removed = [step for step in steps if step not in kept]
+        damaged = _damaged(run, steps) if has_rules else set()
+        intact = [step for step in steps if step not in damaged]
+        kept = _kept(run, intact, options) if has_rules else set(steps)
+        removed = [step for step in intact if step not in kept]
         aside = _quarantined(run) if options.quarantine else []
         if not options.dry_run:
             for step in removed:
@@ -134,11 +137,20 @@ def prune_checkpoints(run: RunDirectory, options: CheckpointOptions) -> int:
     names = [path.name for path in aside]
     if options.json:
         kept_list = sorted(kept)
-        _print_json(run, removed=removed, kept=kept_list, quarantine=names, dry_run=options.dry_run)
+        _print_json(
+            run,
+            removed=removed,
+            kept=kept_list,
+            damaged=sorted(damaged),
+            quarantine=names,
+            dry_run=options.dry_run,
+        )
         return 0
     verb = "would remove" if options.dry_run else "removed"
     for what in [*(f"step {step:,}" for step in removed), *(f"{QUARANTINE}/{n}" for n in names)]:
         print(f"{verb} {what}")
+    for step in sorted(damaged):
+        print(f"step {step:,} is damaged, and stays: the next start puts it aside")
     if not removed and not names:
         print("nothing to remove")
     return 0
@@ -153,6 +165,11 @@ def _kept(run: RunDirectory, steps: Sequence[int], options: CheckpointOptions) -
         keep_every=own.keep_every if options.keep_every is None else options.keep_every,
         keep_best=own.keep_best if options.keep_best is None else options.keep_best,
     )
+
+
+def _damaged(run: RunDirectory, steps: Sequence[int]) -> set[int]:
+    """No rule counts these: the last intact step is not to go because a damaged one is newer."""
+    return {step for step in steps if check_step(run.checkpoints / str(step))}
 
 
 def _listed(step_folder: Path, step: int) -> dict[str, Any]:

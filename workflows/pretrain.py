@@ -1,7 +1,6 @@
 """isoflop pretrain: plan, prepare, train, evaluate, sample, export and report in one go."""
 
 import itertools
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -305,8 +304,7 @@ def _compressed(corpus: Corpus) -> dict[str, float]:
 
 
 def _print_samples(run: RunDirectory, console: Console) -> None:
-    for line in (run.path / "samples.jsonl").read_text().splitlines():
-        sample = json.loads(line)
+    for sample in read_run(run.path).samples:
         console.rule("held-out text, and what the model makes of it", align="left")
         is_continuation = "sampling" in sample and sample["sampling"]["temperature"] > 0
         console.print(Text(sample["prompt"], style="dim"), end="" if is_continuation else "\n")

@@ -1,16 +1,18 @@
 """A run killed again and again with SIGKILL ends like one that nobody touched.
 
-    .venv/bin/python -m benchmarks.reliability.chaos --out chaos.json            # 50 kills, then 10
+    .venv/bin/python -m benchmarks.reliability.chaos --out chaos.json     # 50 kills, then 10, 10
     .venv/bin/python -m benchmarks.reliability.chaos --kills 4 --least-in-saves 1 --launch-kills 2
 
 First the whole process group of one process is killed, and the same command given again, nothing
-cleaned up; then either of two processes under `isoflop launch`, which starts both again by itself.
-Moments are random, by a seed: each kill picks what it wants to hit (start-up, steps, evaluation, a
-save) and strikes after a random share of the time that this took in the undisturbed run. What it
-really hit is read from the run's files afterwards, and that is what counts.
+cleaned up; then either of two processes under `isoflop launch`, which starts both again by itself;
+then `isoflop prepare` with its workers, which the same command has to end with the corpus of one
+that nobody touched. Moments are random, by a seed: each kill of a run picks what it wants to hit
+(start-up, steps, evaluation, a save) and strikes after a random share of the time that this took in
+the undisturbed run. What it really hit is read from the run's files afterwards, and that counts.
 """
 
 import argparse
+import hashlib
 import signal
 import statistics
 import sys
@@ -40,7 +42,15 @@ from benchmarks.reliability.run_files import (
     records,
     same_run,
 )
-from benchmarks.reliability.small_run import MARK, Job, make_corpus, make_job, small_config
+from benchmarks.reliability.small_run import (
+    ISOFLOP,
+    MARK,
+    Job,
+    environment,
+    make_corpus,
+    make_job,
+    small_config,
+)
 from configs.schema import MeshConfig, RunConfig
 
 SAVE_EVERY, EVAL_EVERY = 20, 40
@@ -278,6 +288,70 @@ def two_processes(
     return promises, _record(config, times, deaths)
 
 
+def preparations(folder: Path, options: argparse.Namespace) -> tuple[list[Promise], dict[str, Any]]:
+    """Kills of `isoflop prepare`, two for each of several corpora, all of the same text."""
+    whole = preparation_job(folder, "whole")
+    with Life(whole) as life:
+        began = time.monotonic()
+        if (status := life.wait(MOST_SECONDS)) != 0:
+            raise RuntimeError(f"the undisturbed preparation exited {status}: {life.last_lines()}")
+        seconds = time.monotonic() - began
+    print(f"the undisturbed preparation took {seconds:.1f} s", flush=True)
+    rng = np.random.default_rng(options.seed)
+    kills: list[dict[str, Any]] = []
+    promises = []
+    while len(kills) < options.prepare_kills:
+        job = preparation_job(folder, f"killed_{len(kills)}")
+        for _ in range(min(2, options.prepare_kills - len(kills))):
+            with Life(job) as life:
+                if (status := life.wait(float(rng.uniform(0, seconds)))) is not None:
+                    break
+                life.kill_group()
+                after = round(time.time() - life.started, 3)
+                there = sorted(path.name for path in job.run.glob("*"))
+                kills.append({"corpus": job.run.name, "seconds": after, "left": there})
+                print(f"kill {len(kills)}: after {after:.1f} s, there is {there}", flush=True)
+        with Life(job) as life:
+            status = life.wait(MOST_SECONDS)
+            promises += [
+                _ended(status, life)._replace(what=f"{job.run.name} ends by itself"),
+                same_corpus(whole.run, job.run),
+            ]
+    delivered = Promise("kills delivered", str(options.prepare_kills), str(len(kills)), True)
+    return [delivered, *promises], {"seconds": round(seconds, 1), "kills": kills}
+
+
+def preparation_job(folder: Path, name: str) -> Job:
+    """The corpus of Python's standard library, by two workers; `run` is its folder."""
+    corpus = folder / name
+    size = ("--vocab-size", "1024", "--workers", "2")
+    return Job(
+        run=corpus,
+        command=(*ISOFLOP, "prepare", "stdlib", "--out", str(corpus), *size),
+        environment=environment(folder / "cache", mark=str(corpus)),
+        log=folder / f"{name}.log",
+    )
+
+
+def same_corpus(whole: Path, other: Path) -> Promise:
+    """Whether two folders hold the same files, byte for byte."""
+    hashes = [
+        {
+            path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+        for folder in (whole, other)
+    ]
+    differing = sorted(name for name, _ in set(hashes[0].items()) ^ set(hashes[1].items()))
+    return Promise(
+        f"{other.name} is the undisturbed one's",
+        f"{len(hashes[0])} equal files",
+        f"{len(hashes[1])} files, differing: {', '.join(dict.fromkeys(differing)) or 'none'}",
+        not differing,
+    )
+
+
 def chaos_config(folder: Path, kills: int, mesh: MeshConfig | None = None) -> RunConfig:
     """Long enough for so many kills, saved and evaluated often enough to be hit in it."""
     return small_config(
@@ -302,11 +376,12 @@ def _record(config: RunConfig, times: Times, deaths: Sequence[Death]) -> dict[st
 
 
 def main() -> int:
-    """Breaks both runs and says what held."""
+    """Breaks runs and preparations and says what held."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=50, help="of the one process; 0: leave out")
     parser.add_argument("--least-in-saves", type=int, default=10, help="of these kills")
     parser.add_argument("--launch-kills", type=int, default=10, help="of two; 0: leave out")
+    parser.add_argument("--prepare-kills", type=int, default=10, help="of preparing; 0: leave out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="for the runs, kept; a temporary one if absent")
     parser.add_argument("--out", type=Path, help="JSON record")
@@ -318,6 +393,7 @@ def main() -> int:
         for name, kills, part in (
             ("one_process", options.kills, one_process),
             ("two_processes", options.launch_kills, two_processes),
+            ("preparation", options.prepare_kills, preparations),
         ):
             if kills:
                 (folder / name).mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 import isoflop as front_door
+from configs.schema import RunConfig, TrainingConfig
+from configs.serialize import save
 from train.manifest import ArrayEntry, write_manifest
 from train.run_directory import RunDirectory
 
@@ -18,6 +20,7 @@ def run(tmp_path) -> Path:
     path = tmp_path / "run"
     with RunDirectory(path) as opened:
         opened.create("run")
+    save(RunConfig(), path / "config.json")
     for step, score in [(10, None), (20, 2.0), (30, 2.5), (40, 3.0), (50, None)]:
         folder = path / "checkpoints" / str(step)
         (folder / "state").mkdir(parents=True)
@@ -94,6 +97,22 @@ def test_prune_keeps_by_the_rules_and_says_what_goes(run, checkpoint):
     assert steps(run) == [20, 40, 50]
     assert not (run / "checkpoints" / "quarantine").exists()
     assert checkpoint("prune", run, "--keep", 3)[1] == ["nothing to remove"]
+
+
+def test_prune_keeps_by_the_runs_own_rules_too(run, checkpoint):
+    own = TrainingConfig(keep_every=30, keep_best=1)
+    save(RunConfig(training=own), run / "config.json")
+    assert checkpoint("prune", run, "--keep", 1)[1] == ["removed step 10", "removed step 40"]
+    assert checkpoint("prune", run, "--keep", 1, "--keep-every", 0)[1] == ["removed step 30"]
+    assert steps(run) == [20, 50]
+
+
+def test_prune_counts_intact_steps_and_leaves_damaged_ones_alone(run, checkpoint):
+    (run / "checkpoints" / "50" / "state" / "data").write_bytes(bytes(1050 - 1) + b"1")
+    status, lines, _ = checkpoint("prune", run, "--keep", 1)
+    assert status == 0
+    assert lines[-1] == "step 50 is damaged, and stays: the next start puts it aside"
+    assert steps(run) == [40, 50]
 
 
 def test_a_run_that_is_being_trained_is_not_pruned(run, checkpoint):

@@ -69,7 +69,12 @@ def test_pretrain_again_does_nothing_twice(pretrained, run_isoflop):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "names"),
-    [(["--time=1m"], "budget (time)"), (["--training.seed=7"], "--training.seed=7")],
+    [
+        (["--time=1m"], "budget (time)"),
+        (["--training.seed=7"], "--training.seed=7"),
+        (["--preset=encoder_only"], "preset: got 'encoder_only', expected the run's decoder_only"),
+        (["--seq-len=32"], "seq_len: got 32"),
+    ],
 )
 def test_another_command_on_the_same_run_is_refused(pretrained, run_isoflop, args, names):
     before = read(pretrained, "config.json")

@@ -1,10 +1,12 @@
 """Checkpoints come back bit for bit, on any mesh, and damage never comes back as weights."""
 
 import ctypes
+import errno
 import json
 import re
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +22,7 @@ from tests.train.saved_states import assert_bits_equal, state_at
 from train.checkpoint import Checkpoints, Restored, SaveError
 from train.checkpoint_folder import QUARANTINE
 from train.checkpoint_reading import restore_params
-from train.manifest import MANIFEST, write_manifest
+from train.manifest import MANIFEST, check_step, write_manifest
 from train.state import TrainState, abstract_state
 
 CONFIG = tiny_run()
@@ -151,12 +153,40 @@ def test_training_on_saves_the_damaged_step_anew_and_may_put_it_aside_again(save
     assert quarantined == ["2", "2.1"]
 
 
-def test_when_every_step_is_damaged_nothing_is_restored(saved):
+def test_when_every_step_is_damaged_the_run_does_not_begin_anew_and_the_last_stays(saved):
     checkpoints, newest, events = saved
     for step in (newest, newest.parent / "1"):
         flip_bit(largest_file(step), 0)
-    assert checkpoints.restore_latest(abstract(CONFIG)) is None
-    assert len(events) == 2
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"checkpoints: got .*/1, which is damaged \("):
+            checkpoints.restore_latest(abstract(CONFIG))
+        assert len(events) == 1
+        assert checkpoints.steps() == [1]
+
+
+def test_a_file_that_may_not_be_read_now_is_no_damage(saved, monkeypatch):
+    def refused(*args: Any, **kwargs: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("train.manifest._entry", refused)
+        with pytest.raises(PermissionError):
+            saved.checkpoints.restore_latest(abstract(CONFIG))
+    assert saved.checkpoints.steps() == [1, 2]
+    assert saved.events == []
+
+
+def test_a_loss_measured_after_the_save_is_what_the_best_are_chosen_by(tmp_path):
+    folder = tmp_path / "checkpoints"
+    checkpoints = Checkpoints(folder, keep=1, keep_best=1)
+    checkpoints.save(SMALL._replace(step=jnp.int32(1)), PROGRESS, score=3.0)
+    checkpoints.save(SMALL._replace(step=jnp.int32(2)), PROGRESS, wait=True)
+    checkpoints.rescore(2, 2.0)
+    checkpoints.rescore(5, 1.0)  # there is none
+    checkpoints.save(SMALL._replace(step=jnp.int32(3)), PROGRESS)
+    checkpoints.close()
+    assert checkpoints.steps() == [2, 3]
+    assert check_step(folder / "2") == []
 
 
 def test_the_newest_stay_and_every_so_many_and_the_best_besides(tmp_path):
@@ -245,11 +275,23 @@ def test_a_failed_commit_leaves_nothing_of_the_step(saved, monkeypatch):
     def full(*args: Any, **kwargs: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("train.checkpoint.write_manifest", full)
-    saved.checkpoints.save(state_at(CONFIG, 3), PROGRESS)
-    with pytest.raises(SaveError, match="step 3 could not be saved: .*No space left"):
-        saved.checkpoints.save(state_at(CONFIG, 4), PROGRESS)
-    assert {path.name for path in saved.newest.parent.iterdir()} == {"1", "2"}
+    with monkeypatch.context() as patch:
+        patch.setattr("train.checkpoint.write_manifest", full)
+        saved.checkpoints.save(state_at(CONFIG, 3), PROGRESS)
+        with pytest.raises(SaveError, match="step 4 could not be saved: .*No space left"):
+            saved.checkpoints.save(state_at(CONFIG, 4), PROGRESS)
+        assert {path.name for path in saved.newest.parent.iterdir()} == {"1", "2"}
+        saved.checkpoints.save(state_at(CONFIG, 5), PROGRESS)
+        while not saved.checkpoints.has_failed():
+            time.sleep(0.01)
+    saved.checkpoints.save(state_at(CONFIG, 6), PROGRESS)  # there is room again
+    assert saved.checkpoints.steps() == [2, 6]
+    assert not saved.checkpoints.has_failed()
+    assert [detail for event, detail in saved.events if event == "save_failed"] == [
+        f"step {n} could not be saved: [Errno 28] No space left on device; step {n + 1} is saved "
+        "instead"
+        for n in (3, 5)
+    ]
 
 
 def test_saves_are_told_with_their_seconds_and_bytes(tmp_path):

@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import signal
+import weakref
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -26,9 +27,10 @@ from tests.train.samples import compile_steps_quickly, mesh_of, random_state, ti
 from tests.train.traces import traced_steps
 from train import loop, training
 from train.agreement import runs_one_program_at_a_time
+from train.corruption import SilentCorruption, StateChecks
 from train.preemption import Preempted
 from train.programs import abstract_batch, compile_steps
-from train.refusals import TooManyRefusals, read_culprit
+from train.refusals import Rewind, TooManyRefusals, read_culprit
 from train.run_directory import RunDirectory
 from train.state import abstract_state
 
@@ -174,6 +176,52 @@ def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(whole, c
     assert events_of(tmp_path) == ["checkpoint_quarantined", "resumed"]
     for name in ("metrics.jsonl", "evaluations.jsonl"):
         assert without_times(lines(tmp_path, name)) == without_times(lines(path, name))
+
+
+def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(whole, corpus, tmp_path):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "checkpoints")
+    metrics = (tmp_path / "metrics.jsonl").read_bytes()
+    with pytest.raises(InputError, match=r"checkpoints: got none in .*, where step 7 was saved"):
+        train(run_config(corpus), tmp_path, corpus)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == metrics
+
+
+def test_a_state_whose_replicas_differ_is_not_saved(corpus, tmp_path, monkeypatch):
+    def differ(self, state):
+        if int(state.step) == 4:
+            raise SilentCorruption("replicas hold unequal bits")
+
+    monkeypatch.setattr(StateChecks, "require_equal_replicas", differ)
+    with pytest.raises(SilentCorruption):
+        train(run_config(corpus), tmp_path, corpus)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]
+    assert events_of(tmp_path) == ["corruption"]
+
+
+def test_the_state_that_a_rewind_gives_up_is_let_go_of_before_another_is_restored(monkeypatch):
+    class State:
+        pass
+
+    held: list[weakref.ref] = []
+
+    def follow(training, start):
+        if held:
+            return start
+        state = State()
+        held.append(weakref.ref(state))
+        try:
+            raise ValueError
+        except ValueError:
+            raise Rewind(1, 8, "a spike") from None
+
+    class Training:
+        def go_back(self, rewind):
+            assert held[0]() is None
+            return "from the checkpoint"
+
+    monkeypatch.setattr(loop, "_follow", follow)
+    assert loop._to_the_end(Training(), None) == "from the checkpoint"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """One writer, whole files, and records cut back to what a checkpoint knows."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -142,6 +143,48 @@ def test_a_line_that_a_kill_cut_short_is_dropped(run, kept_characters):
     assert (run.path / "metrics.jsonl").read_text() == whole
     run.append("metrics.jsonl", {"step": 2, "loss": 0.25})
     assert len((run.path / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+DAMAGED_LINES = [
+    b'{"step": 2, "l',
+    b'{"stfp": 2}',
+    b'{"step": "2"}',
+    b"[2]",
+    b'{"step": 2, "\xff": 1}',
+]
+
+
+@pytest.mark.parametrize("line", DAMAGED_LINES, ids=repr)
+def test_a_damaged_line_costs_no_other_and_is_kept_aside(run, line):
+    content = b'{"step": 1}\n' + line + b'\n{"step": 3}\n'
+    (run.path / "metrics.jsonl").write_bytes(content)
+    run.cut_back(5)
+    assert (run.path / "metrics.jsonl").read_bytes() == b'{"step": 1}\n{"step": 3}\n'
+    assert (run.path / "metrics.jsonl.damaged").read_bytes() == content
+    [event] = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
+    assert event["event"] == "record_damaged"
+    assert event["detail"].startswith("metrics.jsonl: 1 unreadable lines left out")
+
+
+def test_a_line_that_the_disk_has_no_room_for_leaves_nothing(run, monkeypatch):
+    run.append("metrics.jsonl", {"step": 1})
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda descriptor, line: write(descriptor, line[:5]))
+        with pytest.raises(OSError, match="No space left"):
+            run.append("metrics.jsonl", {"step": 2})
+    run.append("metrics.jsonl", {"step": 3})
+    assert (run.path / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 3}\n'
+
+
+def test_the_last_saved_step_is_found_among_damaged_lines(run):
+    assert run.last_saved() == ""
+    run.event("saved", "step 10: 1.0 s, 0.1 s of them in the way, 5.0 MB")
+    run.event("saved", "step 20: 1.0 s, 0.1 s of them in the way, 5.0 MB")
+    with (run.path / "events.jsonl").open("ab") as file:
+        file.write(b"\xff{\n[1]\n")
+    run.event("resumed", "after step 10")
+    assert run.last_saved() == "20"
 
 
 def test_a_last_line_that_lacks_only_its_end_is_completed(run):
