@@ -221,7 +221,9 @@ def test_the_state_that_a_rewind_gives_up_is_let_go_of_before_another_is_restore
             return "from the checkpoint"
 
     monkeypatch.setattr(loop, "_follow", follow)
-    assert loop._to_the_end(Training(), None) == "from the checkpoint"
+    run: Any = Training()
+    start: Any = "from step 0"
+    assert loop._to_the_end(run, start) == "from the checkpoint"
 
 
 @pytest.mark.parametrize(
