@@ -264,12 +264,11 @@ class Checkpoints:
 
     def _restore(self, step: int, abstract: TrainState) -> tuple[Restored | None, str | None]:
         """A step, or what is wrong with it; the same on all processes."""
-        target = _saved_tree(abstract)
-
-        if not (self._folder / str(step)).is_dir():  # process 0 sees it
+        target, path = _saved_tree(abstract), self._folder / str(step)
+        if not path.exists():  # process 0 sees it
             raise InputError(
-                f"checkpoints: got no {self._folder / str(step)} in process {jax.process_index()}, "
-                "expected a run directory on storage that all processes share"
+                f"checkpoints: got no {path} in process {jax.process_index()}, expected a run "
+                "directory on storage that all processes share"
             )
 
         def read(folder: Path, manifest: Manifest) -> tuple[dict[str, Any], Any]:
@@ -285,7 +284,7 @@ class Checkpoints:
             )
             return loaded.state, loaded.progress
 
-        loaded, problem = read_checked(self._folder / str(step), read)
+        loaded, problem = read_checked(path, read)
         if loaded is None:
             return None, problem
         fields, progress = loaded

@@ -100,7 +100,7 @@ def test_prune_keeps_by_the_rules_and_says_what_goes(run, checkpoint):
 
 
 def test_prune_keeps_by_the_runs_own_rules_too(run, checkpoint):
-    own = TrainingConfig(keep_every=30, keep_best=1)
+    own = TrainingConfig(eval_every=10, keep_every=30, keep_best=1)
     save(RunConfig(training=own), run / "config.json")
     assert checkpoint("prune", run, "--keep", 1)[1] == ["removed step 10", "removed step 40"]
     assert checkpoint("prune", run, "--keep", 1, "--keep-every", 0)[1] == ["removed step 30"]
