@@ -64,8 +64,8 @@ isoflop is under the [Apache License 2.0](../LICENSE). Below is every package of
 requirements/, with the licence that the package itself states. Written by
 `python docs/list_licences.py`; a test compares the names and versions with the lock files.
 
-Extras without a lock file: `tensorflow` (Apache-2.0), `wandb` (MIT), `datasets` (Apache-2.0, pinned
-in harness.txt).
+Extras without a lock file: `tensorflow` (Apache-2.0), `datasets` (Apache-2.0, pinned in
+harness.txt).
 
 ## What asks for more than a notice
 

@@ -42,8 +42,7 @@ PLACES = {
 }
 # Extras: absent from a plain installation, so imported inside the functions that need them.
 EXTRAS = {
-    "transformers", "torch", "lm_eval", "tensorflow", "apache_beam", "datasets", "wandb", "libtpu",
-    "umap",
+    "transformers", "torch", "lm_eval", "tensorflow", "apache_beam", "datasets", "libtpu", "umap",
 }  # fmt: skip
 WITHOUT_JAX = ("configs", "planner", "data")
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "manager"}

@@ -38,7 +38,7 @@ _PACKAGES = (
     "safetensors",
     "tokenizers",
 )
-_OPTIONAL = ("transformers", "torch", "libtpu", "tensorflow", "apache_beam", "wandb")
+_OPTIONAL = ("transformers", "torch", "libtpu", "tensorflow", "apache_beam")
 
 
 @dataclass(frozen=True, kw_only=True)
