@@ -39,7 +39,7 @@ _TOLD_TO_STOP = (EXIT_PREEMPTED, -signal.SIGTERM, -signal.SIGINT)
 class LaunchOptions:
     """Starts a command as N processes that compute together, and again when one of them fails.
 
-    isoflop launch --processes 2 -- isoflop train decoder_only/tiny --mesh.data 2
+    isoflop launch --processes 2 -- isoflop train CONFIG --run RUN --resume --mesh.data 2
     """
 
     processes: int
