@@ -7,7 +7,7 @@
 Needs the extra cuda for us; PyTorch with CUDA and transformers for the peer, here or in the
 environment of --peer-python. No network. Every measurement is a process of its own, one after
 another, so that each has the whole GPU. What is done is written to the JSON file at once, and a
-second call goes on from there: an hour's work can be cut into short sessions. The table goes to
+second call goes on from there: with little time, measure a part. The table goes to
 stdout, and beside the JSON file as Markdown.
 
 Cases are benchmarks/gpu_cases.py's: bf16 products, fp32 parameters, gradients and moments, the same
