@@ -10,12 +10,10 @@ from types import FrameType
 from typing import Any
 
 from train.agreement import Agreement
-from train.supervision import EXIT_PREEMPTED
+from train.supervision import EXIT_PREEMPTED, REPEAT_SECONDS
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-# One request may come twice: `timeout` signals its child, then the child's whole group.
-REPEAT_SECONDS = 0.5
 _ON_EXIT_SECONDS = 5.0
 _END = b"\0"  # no signal has this number
 

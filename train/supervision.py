@@ -4,6 +4,9 @@
 EXIT_RETRY = 42  # a hang, a lost peer, a device that computes wrongly: the same command goes on
 EXIT_PREEMPTED = 143  # told to stop, and saved
 
+# One request to stop may come as two signals: `timeout` signals its child, then its whole group.
+REPEAT_SECONDS = 0.5
+
 # Environment variables that `isoflop launch` sets.
 COORDINATOR = "ISOFLOP_COORDINATOR"  # HOST:PORT
 PROCESSES = "ISOFLOP_PROCESSES"

@@ -1,6 +1,7 @@
-"""Processes that a supervisor starts, hears, signals and outlives. Standard library only."""
+"""Processes that a supervisor starts, hears, signals and outlives."""
 
 import ctypes
+import math
 import os
 import select
 import selectors
@@ -12,9 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import IO, NamedTuple
 
+from train.supervision import REPEAT_SECONDS
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PR_SET_CHILD_SUBREAPER = 36
 _MAX_LINE_BYTES = 65_536
 _WAKE_SECONDS = 1.0
+_GONE_SECONDS = 5.0  # by then what was killed has ended, and its locks are free
 
 
 class End(NamedTuple):
@@ -35,11 +40,13 @@ class End(NamedTuple):
 class Signals:
     """Context manager that collects the signals sent to this process, and ends waits by them.
 
-    Those that are ignored stay so: nohup and shells' background jobs mean it.
+    Those that are ignored stay so: nohup and shells' background jobs mean it. Those that come
+    within REPEAT_SECONDS of the first belong to it.
     """
 
     def __init__(self, numbers: Sequence[int]):
         self.received: list[int] = []
+        self._first = -math.inf  # when it came
         self._numbers = [n for n in numbers if signal.getsignal(n) != signal.SIG_IGN]
 
     def __enter__(self) -> "Signals":
@@ -74,8 +81,14 @@ class Signals:
             os.read(self.reading, 4096)
 
     def _note(self, number: int, frame: object) -> None:
-        if number != signal.SIGCHLD:
-            self.received.append(number)
+        if number == signal.SIGCHLD:
+            return
+        now = time.monotonic()
+        if not self.received:
+            self._first = now
+        elif now - self._first <= REPEAT_SECONDS:
+            return
+        self.received.append(number)
 
 
 class Children:
@@ -86,7 +99,8 @@ class Children:
     both.
 
     On Linux they are killed when this process dies, however it does (not so what they start
-    themselves). To be made in the main thread.
+    themselves), and what outlives the one that started it becomes a child of this process. To be
+    made in the main thread.
 
     Args:
       environments: one per process.
@@ -102,11 +116,12 @@ class Children:
         signals: Signals,
     ):
         self._running: dict[int, subprocess.Popen[bytes]] = {}
-        self._groups: list[int] = []
+        self._groups: dict[int, int] = {}  # that have members, of processes that have ended
         self._signals = signals
         self._selector = selectors.DefaultSelector()
         self._selector.register(signals.reading, selectors.EVENT_READ, None)
         is_alone = len(environments) == 1
+        _adopt_orphans()
         try:
             for process, environment in enumerate(environments):
                 child = subprocess.Popen(  # noqa: S603 - the user's own command, no shell
@@ -119,7 +134,6 @@ class Children:
                     preexec_fn=_settle_child(cores[process]),
                 )
                 self._running[process] = child
-                self._groups.append(child.pid)
                 for pipe in filter(None, (child.stdout, child.stderr)):
                     os.set_blocking(pipe.fileno(), False)
                     self._selector.register(pipe, selectors.EVENT_READ, _Relay(process, pipe))
@@ -128,8 +142,15 @@ class Children:
             raise
 
     @property
-    def are_running(self) -> bool:
-        return bool(self._running)
+    def running(self) -> set[int]:
+        """The processes that have not ended."""
+        return set(self._running)
+
+    @property
+    def alive(self) -> set[int]:
+        """The processes of which something lives: they themselves, or what they started."""
+        self._forget_empty_groups()
+        return {*self._running, *self._groups}
 
     def wait(self, seconds: float) -> None:
         """Passes on what the processes write, until something happens or `seconds` have gone."""
@@ -146,28 +167,42 @@ class Children:
         for process, child in list(self._running.items()):
             returncode = child.poll()
             if returncode is not None:
-                del self._running[process]
+                self._leader_ended(process)
                 ends.append(End(process, returncode))
+        self._forget_empty_groups()
         return ends
 
     def send(self, number: int) -> None:
-        """Signals every process that runs, and what it has started."""
-        for child in self._running.values():
-            _signal_group(child.pid, number)
+        """Signals every process, and what it has started, also where that has outlived it."""
+        self._forget_empty_groups()
+        leaders = [child.pid for child in self._running.values()]
+        for group in (*leaders, *self._groups.values()):
+            _signal_group(group, number)
 
     def close(self) -> None:
         """Kills what is left, also of what the processes started, and passes on the last words."""
-        for group in self._groups:
-            _signal_group(group, signal.SIGKILL)
-        for child in self._running.values():
+        self.send(signal.SIGKILL)
+        for process, child in list(self._running.items()):
             child.wait()
-        self._running.clear()
+            self._leader_ended(process)
+        end = time.monotonic() + _GONE_SECONDS
+        while self.alive and time.monotonic() < end:
+            time.sleep(0.01)
         relays = [key.data for key in list(self._selector.get_map().values()) if key.data]
         for relay in relays:
             while relay.pass_on():
                 continue
             relay.pipe.close()
         self._selector.close()
+
+    def _leader_ended(self, process: int) -> None:
+        self._groups[process] = self._running.pop(process).pid
+
+    def _forget_empty_groups(self) -> None:
+        """An empty group's number may become that of somebody else's process."""
+        self._groups = {
+            process: group for process, group in self._groups.items() if _has_members(group)
+        }
 
 
 class _Relay:
@@ -200,6 +235,25 @@ class _Relay:
 def _signal_group(group: int, number: int) -> None:
     with suppress(ProcessLookupError, PermissionError):  # macOS: EPERM for a group of zombies
         os.killpg(group, number)
+
+
+def _has_members(group: int) -> bool:
+    """Whether something lives in the group of a process that has ended."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-group, os.WNOHANG)[0]:  # adopted, and ended
+            continue
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _adopt_orphans() -> None:
+    """The end of an orphan is seen by whoever adopts it: this process, not the machine's first,
+    which in a container may never look."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _settle_child(cores: set[int] | None) -> Callable[[], None]:

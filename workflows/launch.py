@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,17 +22,21 @@ from train.supervision import (
     EXIT_RETRY,
     PROCESS,
     PROCESSES,
+    REPEAT_SECONDS,
     RESTARTED,
 )
 from workflows.child_processes import Children, End, Signals
 
 PROG = "isoflop launch"
 MAX_BACKOFF = 60.0
+_MAX_DOUBLINGS = 60  # far beyond any backoff that is not 0; 2**1024 is no float
 EXIT_BAD_INPUT = 2
 
 _KILL_SECONDS = 5.0  # between SIGTERM and SIGKILL where nothing can be saved any more
+_GAP_SECONDS = 2 * REPEAT_SECONDS  # between two signals that are to be taken for two
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_TOLD_TO_STOP = (EXIT_PREEMPTED, -signal.SIGTERM, -signal.SIGINT)
+_DIED_OF_IT = (-signal.SIGTERM, -signal.SIGINT)
+_TOLD_TO_STOP = (EXIT_PREEMPTED, *_DIED_OF_IT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +101,7 @@ def supervise(command: Sequence[str], options: LaunchOptions, signals: Signals) 
         if num_restarts == options.restarts:
             _say(f"error: giving up after {num_restarts} restarts: {reason}")
             return 1
-        seconds = min(MAX_BACKOFF, options.backoff * 2**num_restarts)
+        seconds = min(MAX_BACKOFF, options.backoff * 2.0 ** min(num_restarts, _MAX_DOUBLINGS))
         num_restarts += 1
         _say(f"restart {num_restarts} of {options.restarts} in {seconds:g} s")
         if signals.wait(seconds):
@@ -121,7 +125,9 @@ def run_once(
 class _Attendance:
     """Waits for the end of all processes; stops the others when one of them ends badly.
 
-    A stop is a schedule of signals, of which the next is sent when its time has come.
+    A stop is a schedule of signals, of which the next is sent when its time has come. A process
+    that dies of the signal itself, as a shell does, may have started one that saves: that one is
+    waited for too.
     """
 
     def __init__(self, started: Children, grace: float, signals: Signals):
@@ -130,10 +136,12 @@ class _Attendance:
         self._num_signals = 0  # that told us to stop, as far as they were passed on
         self._cause: End | None = None  # what ended badly, before anybody was told to stop
         self._bad: list[End] = []
+        self._told_at = -math.inf  # when SIGTERM was sent last
         self._was_killed = False
+        self._cut_short: set[int] = set()  # processes of which what outlived them was killed
 
     def outcome(self) -> Outcome:
-        while self._children.are_running:
+        while self._children.running or (self._schedule and self._outlived()):
             self._children.wait(self._seconds_to_next())
             self._pass_on_signals()
             self._note(self._children.ended())
@@ -145,7 +153,8 @@ class _Attendance:
         if len(self._signals.received) > self._num_signals:
             self._num_signals = len(self._signals.received)
             if self._num_signals > 1:
-                self._stop_within(_KILL_SECONDS)
+                gap = self._told_at + _GAP_SECONDS - time.monotonic()
+                self._stop_within(_KILL_SECONDS, after=max(0.0, gap))
             elif self._cause is None:  # else they are being stopped already
                 self._stop_within(self._grace)
 
@@ -171,8 +180,17 @@ class _Attendance:
     def _keep_schedule(self) -> None:
         while self._schedule and self._schedule[0][0] <= time.monotonic():
             _, number = self._schedule.pop(0)
-            self._was_killed |= number == signal.SIGKILL and self._children.are_running
+            if number == signal.SIGKILL:
+                self._cut_short = self._outlived()
+                self._was_killed |= bool(self._children.running or self._cut_short)
+            else:
+                self._told_at = time.monotonic()
             self._children.send(number)
+
+    def _outlived(self) -> set[int]:
+        """The processes that died of a signal while what they had started lives on."""
+        died = {end.process for end in self._bad if end.returncode in _DIED_OF_IT}
+        return died & self._children.alive
 
     def _judged(self) -> Outcome:
         if not self._bad:
@@ -183,14 +201,15 @@ class _Attendance:
             return self._judged_after_signals()
         assert self._cause is not None  # nothing ends badly without one
         # Where one was told to stop, the others may have failed for the want of it.
-        is_told = self._cause.returncode in _TOLD_TO_STOP
+        is_told = self._cause.returncode in _TOLD_TO_STOP and 0 not in self._cut_short
         return Outcome(EXIT_PREEMPTED if is_told else EXIT_RETRY, self._cause.describe())
 
     def _judged_after_signals(self) -> Outcome:
         """Process 0 writes the checkpoints: once it has left as it should, the others may have
         failed for the want of it."""
         failed = [end for end in self._bad if end.returncode not in _TOLD_TO_STOP]
-        if self._num_signals > 1 or all(end.process != 0 for end in failed):
+        unsaved = self._cut_short | {end.process for end in failed}
+        if self._num_signals > 1 or 0 not in unsaved:
             return Outcome(EXIT_PREEMPTED, "told to stop, and stopped")
         if self._was_killed:
             return Outcome(EXIT_RETRY, f"killed what did not stop in {self._grace:g} s")
@@ -251,4 +270,5 @@ def _free_port() -> int:
 
 
 def _say(line: str) -> None:
-    print(f"{PROG}: {line}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # whoever read our stderr has gone: the run goes on
+        print(f"{PROG}: {line}", file=sys.stderr, flush=True)

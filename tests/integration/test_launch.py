@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from train.supervision import EXIT_PREEMPTED, EXIT_RETRY
+from train.supervision import EXIT_PREEMPTED, EXIT_RETRY, REPEAT_SECONDS
+from workflows import launch as launch_command
+from workflows.child_processes import Signals
+from workflows.launch import _KILL_SECONDS, LaunchOptions, Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 START = [sys.executable, str(ROOT / "isoflop.py"), "launch"]
@@ -218,8 +221,151 @@ os._exit(143)
     launched.wait_for(lambda lines: "0 up" in lines)
     launched.process.send_signal(signal.SIGINT)
     launched.wait_for(lambda lines: "0 told" in lines)
+    time.sleep(REPEAT_SECONDS + 0.1)
     launched.process.send_signal(signal.SIGINT)
     assert launched.end()[0] == EXIT_PREEMPTED
+
+
+@pytest.mark.slow
+def test_two_signals_at_once_are_one_request_and_leave_the_grace_to_save(launch):
+    act = """
+signal.signal(signal.SIGTERM, lambda *_: (time.sleep(KILL_SECONDS + 1), save_when_told()))
+note("up")
+time.sleep(60)
+"""
+    launched = launch("--processes", "1", act=act.replace("KILL_SECONDS", str(_KILL_SECONDS)))
+    launched.wait_for(lambda lines: "0 up" in lines)
+    launched.process.send_signal(signal.SIGINT)
+    time.sleep(REPEAT_SECONDS / 5)
+    launched.process.send_signal(signal.SIGINT)
+    assert launched.end()[0] == EXIT_PREEMPTED
+    assert "0 saved" in launched.notes.read_text().splitlines()
+
+
+@pytest.mark.slow
+def test_processes_too_can_tell_a_second_signal_from_the_first(launch):
+    act = """
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append(time.monotonic()))
+note("up")
+while len(told) < 2:
+    time.sleep(0.001)
+note(f"gap {told[1] - told[0]}")
+sys.exit(143)
+"""
+    launched = launch("--processes", "1", act=act)
+    launched.wait_for(lambda lines: "0 up" in lines)
+    launched.process.send_signal(signal.SIGINT)
+    time.sleep(REPEAT_SECONDS + 0.05)
+    launched.process.send_signal(signal.SIGINT)
+    assert launched.end()[0] == EXIT_PREEMPTED
+    [gap] = [line.split()[-1] for line in launched.notes.read_text().splitlines() if "gap" in line]
+    assert float(gap) > REPEAT_SECONDS + 0.2, "room for a process that is slow to notice the first"
+
+
+# What a shell starts without `exec`: the shell dies of the signal, while this one begins to save.
+UNDER_A_SHELL = """
+import subprocess
+if "under" not in sys.argv:
+    note("up")
+    shell = '"$@"; true'  # with something left to do it does not become the command
+    os.execvp("sh", ["sh", "-c", shell, "sh", *sys.orig_argv, "under"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_what_saves_under_a_shell_that_has_died_is_waited_for(launch, processes):
+    act = f"""
+{UNDER_A_SHELL}
+signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), save_when_told()))
+note("under a shell")
+time.sleep(60)
+"""
+    launched = launch("--processes", processes, act=act)
+    launched.wait_for(lambda lines: lines_of(lines, "under a shell") == int(processes))
+    launched.process.send_signal(signal.SIGTERM)
+    assert launched.end()[0] == EXIT_PREEMPTED
+    lines = launched.notes.read_text().splitlines()
+    assert lines_of(lines, "saved") == int(processes)
+
+
+@pytest.mark.slow
+def test_what_is_killed_under_a_shell_that_has_died_has_not_saved(launch):
+    act = f"""
+{UNDER_A_SHELL}
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+note("under a shell")
+time.sleep(60)
+"""
+    launched = launch("--processes", "1", "--grace", "0.3", act=act)
+    launched.wait_for(lambda lines: "0 under a shell" in lines)
+    launched.process.send_signal(signal.SIGTERM)
+    code, _, err = launched.end()
+    assert code == EXIT_RETRY
+    assert "killed what did not stop in 0.3 s" in err
+
+
+def lines_of(lines: list[str], word: str) -> int:
+    return sum(word in line for line in lines)
+
+
+@pytest.mark.slow
+def test_restarts_go_on_when_nobody_reads_about_them_any_more(launch):
+    act = "note('again') if reason else sys.exit(1)"
+    launched = launch("--processes", "1", "--backoff", "0.05", act=act)
+    assert launched.process.stderr is not None
+    launched.process.stderr.close()
+    launched.process.stderr = None
+    assert launched.end()[0] == 0
+    assert "0 again" in launched.notes.read_text().splitlines()
+
+
+def test_the_wait_before_a_restart_has_a_bound_however_many_there_were(monkeypatch):
+    waits: list[float] = []
+    monkeypatch.setattr(launch_command, "run_once", lambda *_: Outcome(EXIT_RETRY, "it fails"))
+    with Signals(()) as signals:
+        monkeypatch.setattr(signals, "wait", waits.append)
+        options = LaunchOptions(processes=1, restarts=2_000, backoff=0.001)
+        assert launch_command.supervise(["true"], options, signals) == 1
+    assert len(waits) == 2_000
+    assert waits[:3] == [0.001, 0.002, 0.004] and max(waits) == waits[-1] == 60
+
+
+CLOSE = """
+import os, signal
+from contextlib import closing
+from workflows.child_processes import Children, End, Signals
+
+killed, killpg = [], os.killpg
+
+def note(group, number):
+    if number == signal.SIGKILL:
+        killed.append(group)
+    killpg(group, number)
+
+os.killpg = note
+with Signals((signal.SIGTERM,)) as signals:
+    command = ["sh", "-c", COMMAND]
+    with closing(Children(command, [dict(os.environ)], [None], signals)) as children:
+        while not (ends := children.ended()):
+            children.wait(1.0)
+assert ends == [End(0, 7)]
+print(len(killed))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command, kills", [("exit 7", 0), ("sleep 60 & exit 7", 1)])
+def test_only_what_is_left_is_killed_as_a_number_may_be_given_away(command, kills):
+    result = subprocess.run(
+        [sys.executable, "-c", CLOSE.replace("COMMAND", repr(command))],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (0, f"{kills}\n"), result.stderr
 
 
 def test_a_signal_between_two_starts_ends_the_wait(launch):
