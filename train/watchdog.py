@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from train.supervision import EXIT_RETRY
@@ -16,6 +16,7 @@ from train.supervision import EXIT_RETRY
 MIN_BEATS = 3
 _RECENT_BEATS = 64
 _ON_HANG_SECONDS = 5.0
+_MIN_TICK, _MAX_TICK = 0.05, 1.0
 
 
 class Watchdog:
@@ -101,7 +102,8 @@ class Watchdog:
     def _watch(self) -> None:
         with self._changed:
             while not self._is_over:
-                tick = min(1.0, (self.limit_seconds() or self._floor) / 10)
+                tick = (self.limit_seconds() or self._floor) / 10
+                tick = min(max(tick, _MIN_TICK), _MAX_TICK)
                 asleep_from = time.monotonic()
                 self._changed.wait(tick)
                 now = time.monotonic()
@@ -109,7 +111,7 @@ class Watchdog:
                 if limit is None or self._last is None or self._num_pauses:
                     continue
                 if (overslept := now - asleep_from - tick) > limit / 2:
-                    self._last += overslept
+                    self._last = min(now, self._last + overslept)  # a beat may have come since
                 elif now - self._last > limit and not self._is_over:
                     self._end(now - self._last)
 
@@ -125,7 +127,8 @@ class Watchdog:
         os._exit(EXIT_RETRY)
 
     def _report(self, detail: str) -> None:
-        print(f"isoflop: hang: {detail}", file=sys.stderr, flush=True)
+        with suppress(OSError):  # whoever read our stderr has gone
+            print(f"isoflop: hang: {detail}", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(file=sys.__stderr__ or 2, all_threads=True)
         try:
             with self._stacks.open("a") as file:

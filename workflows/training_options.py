@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from configs.errors import require_at_least_zero
 from train.loop import Watch
 from workflows.runtime import RuntimeOptions
 
@@ -15,6 +16,11 @@ class TrainingOptions(RuntimeOptions):
     threads were doing and exits with 42, to be started again; 0: wait for ever."""
     hang_seconds: float = 300.0
     """No step is called a hang before it took so many seconds."""
+
+    def __post_init__(self):
+        require_at_least_zero(
+            "options", hang_multiple=self.hang_multiple, hang_seconds=self.hang_seconds
+        )
 
     @property
     def watch(self) -> Watch:

@@ -1,14 +1,19 @@
 """What hangs leaves with 42 and its stacks on disk; what takes its own time does not."""
 
+import io
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from train import watchdog as module
 from train.supervision import EXIT_RETRY
+from train.watchdog import Watchdog
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -116,3 +121,67 @@ def test_time_in_which_the_whole_process_was_stopped_does_not_count(tmp_path):
     process.send_signal(signal.SIGCONT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
+
+
+class Slept(threading.Condition):
+    """What a watchdog waits by, in a test's own time: it notes for how long it was to sleep, and
+    lets `happen` say what went on meanwhile."""
+
+    def __init__(self, happen: Callable[[float], None]):
+        super().__init__()
+        self.ticks: list[float] = []
+        self._happen = happen
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        self.ticks.append(timeout)
+        self._happen(timeout)
+        return False
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass when a test says so."""
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_beat_that_came_before_a_frozen_time_was_noticed_stays_in_the_past(clock, tmp_path):
+    def freeze(tick: float) -> None:
+        clock[0] += tick + 50.0
+        watchdog.beat()
+        watchdog._is_over = True
+
+    watchdog = Watchdog(tmp_path / "stacks.txt", multiple=5.0, floor_seconds=0.4)
+    for _ in range(6):
+        clock[0] += 0.1
+        watchdog.beat()
+    watchdog._changed = Slept(freeze)
+    watchdog._watch()
+    assert watchdog._last == clock[0]
+    clock[0] += 0.1
+    watchdog.beat()
+    assert min(watchdog._intervals) > 0
+
+
+def test_no_floor_is_no_reason_to_be_busy(clock, tmp_path):
+    def pass_by(tick: float) -> None:
+        clock[0] += tick
+        watchdog._is_over = len(slept.ticks) == 3
+
+    watchdog = Watchdog(tmp_path / "stacks.txt", floor_seconds=0.0)
+    watchdog._changed = slept = Slept(pass_by)
+    watchdog._watch()
+    assert slept.ticks == [0.05] * 3
+
+
+def test_a_lost_stderr_keeps_no_event_back(monkeypatch, tmp_path):
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    events: list[str] = []
+    monkeypatch.setattr(sys, "stderr", Gone())
+    Watchdog(tmp_path / "stacks.txt", on_hang=events.append)._report("it hangs")
+    assert events == ["it hangs"]
