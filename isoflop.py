@@ -2,8 +2,10 @@
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from configs.errors import InputError
 from configs.serialize import did_you_mean
@@ -50,6 +52,7 @@ EXIT_PREEMPTED = 143
 
 def main() -> None:
     """The `isoflop` command."""
+    _die_of_sigterm_as_first_process()
     if sys.argv[1:] and sys.argv[1] in ON_DEVICES:
         from train.platform import restart_with_huge_pages
 
@@ -57,8 +60,10 @@ def main() -> None:
     try:
         status = run(sys.argv[1:])
     except KeyboardInterrupt:  # while steps are taken, train/preemption.py sees to it
-        print("isoflop: interrupted", file=sys.stderr)
+        _say("interrupted")
         status = EXIT_PREEMPTED if sys.argv[1:2] and sys.argv[1] in GO_ON else EXIT_INTERRUPTED
+        if distributed := sys.modules.get("train.distributed"):
+            distributed.leave_others(status)
     if distributed := sys.modules.get("train.distributed"):  # it may have joined other processes
         distributed.leave(status)
     sys.exit(status)
@@ -67,7 +72,9 @@ def main() -> None:
 def run(args: Sequence[str]) -> int:
     """Runs one command and returns its exit status: 0 done, 1 failed, 2 bad input, 143 preempted.
 
-    Bad input is a line on stderr for each problem; a failure keeps its traceback.
+    Bad input is a line on stderr for each problem; a failure keeps its traceback. Where the reader
+    of results has gone (`isoflop … | head`), a command is done; one that goes on, or watches, has
+    failed: there a broken pipe may be a connection to storage.
     """
     try:
         if not args or args[0] in ("-h", "--help"):
@@ -82,11 +89,24 @@ def run(args: Sequence[str]) -> int:
         return importlib.import_module(f"workflows.{module}").main(rest)
     except InputError as error:
         for problem in error.problems:
-            print(f"isoflop: error: {problem}", file=sys.stderr)
+            _say(f"error: {problem}")
         return EXIT_BAD_INPUT
-    except BrokenPipeError:  # the reader of our output has gone: `isoflop … | head`
+    except BrokenPipeError:
+        if {*args[:1]} & {*GO_ON, "launch"}:
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _die_of_sigterm_as_first_process() -> None:
+    """The kernel keeps signals that nothing handles from a container's first process."""
+    if os.getpid() == 1 and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(EXIT_PREEMPTED))
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # whoever read our stderr has gone: the status still counts
+        print(f"isoflop: {line}", file=sys.stderr)
 
 
 def _usage() -> str:

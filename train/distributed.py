@@ -12,7 +12,8 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import NoReturn
 
@@ -115,12 +116,7 @@ def start_processes(
 
 def is_lost_peer(error: BaseException) -> bool:
     """Whether an exception, or what led to it, means that another process is gone."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if _LOST_PEER.search(str(seen)):
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
+    return any(_LOST_PEER.search(str(seen)) for seen in _chain(error))
 
 
 def leave(status: int) -> NoReturn:
@@ -129,10 +125,30 @@ def leave(status: int) -> NoReturn:
     Args:
       status: what to exit with; 0 and 143 (after a save) are what all processes agree on.
     """
-    if status not in (0, EXIT_PREEMPTED) and jax.distributed.is_initialized():
+    if status not in (0, EXIT_PREEMPTED):
+        leave_others(status)
+    sys.exit(status)
+
+
+def leave_others(status: int) -> None:
+    """Ends this process at once if it has joined others: for a status that was not agreed on.
+
+    At its exit JAX would wait for them, who may be waiting for this process elsewhere.
+    """
+    if jax.distributed.is_initialized():
         _flush()
         os._exit(status)
-    sys.exit(status)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception, what it was raised from, and what was being handled, and so on of each."""
+    rest, seen = [error], set[int]()
+    while rest:
+        one = rest.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            rest += filter(None, (one.__cause__, one.__context__))
 
 
 def _place(
@@ -199,7 +215,8 @@ def _end_on_error(
 
 
 def _say(line: str) -> None:
-    print(f"isoflop: error: {' '.join(line.split())}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # whoever read our stderr has gone: the status still counts
+        print(f"isoflop: error: {' '.join(line.split())}", file=sys.stderr, flush=True)
 
 
 def _flush() -> None:

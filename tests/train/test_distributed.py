@@ -1,6 +1,8 @@
 """How a process joins the others, what it refuses, and how it leaves when one of them is lost."""
 
+import io
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import pytest
 from configs.errors import InputError
 from train import distributed
 from train.distributed import is_lost_peer, start_processes
-from train.supervision import EXIT_RETRY
+from train.supervision import EXIT_PREEMPTED, EXIT_RETRY
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -133,6 +135,16 @@ def test_a_lost_peer_is_told_from_the_message_wherever_it_lies_in_the_chain(mess
         assert is_lost_peer(error)
 
 
+def test_a_lost_peer_is_found_beside_the_cause_too():
+    try:
+        try:
+            raise ValueError(LOST[0])
+        except ValueError:
+            raise RuntimeError("the save failed") from OSError("the disk is slow")
+    except RuntimeError as error:
+        assert is_lost_peer(error)
+
+
 @pytest.mark.parametrize(
     "message", ["RESOURCE_EXHAUSTED: out of memory", "loss is nan", "No space left on device"]
 )
@@ -140,12 +152,63 @@ def test_other_failures_are_no_lost_peers(message):
     assert not is_lost_peer(ValueError(message))
 
 
+def test_what_cannot_be_said_changes_no_status(monkeypatch):
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    statuses: list[int] = []
+    monkeypatch.setattr(sys, "stderr", Gone())
+    monkeypatch.setattr(os, "_exit", statuses.append)
+    distributed._give_up("10.0.0.1:1", 2, 300)
+    assert statuses == [EXIT_RETRY]
+
+
+@pytest.mark.slow
+def test_an_interrupt_before_training_does_not_wait_for_the_others(tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, time, types\n"
+        "import isoflop\n"
+        "from train.distributed import start_processes\n"
+        "def main(rest):\n"
+        f"    start_processes(coordinator={address!r}, num_processes=2, process_id=int(rest[0]))\n"
+        "    print('up', flush=True)\n"
+        "    time.sleep(60)\n"
+        "sys.modules['workflows.train'] = types.ModuleType('workflows.train')\n"
+        "sys.modules['workflows.train'].main = main\n"
+        "isoflop.main()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "ISOFLOP_NO_REEXEC": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script), "train", str(i)], env=environment, stdout=subprocess.PIPE
+        )
+        for i in range(2)
+    ]
+    try:
+        for process in processes:
+            assert process.stdout is not None and process.stdout.readline() == b"up\n"
+        processes[1].send_signal(signal.SIGINT)
+        assert processes[1].wait(timeout=10) == EXIT_PREEMPTED
+        assert processes[0].poll() is None, "which waits for the one that has left"
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("process", [0, 1])
 def test_peers_that_never_arrive_cost_the_start_timeout_one_line_and_42(process):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     script = (
         "from train.distributed import start_processes\n"
         f"start_processes(coordinator={address!r}, num_processes=2, process_id={process},\n"
