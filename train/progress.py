@@ -1,13 +1,59 @@
 """What a person sees while it trains: a bar on a terminal, a line now and then elsewhere."""
 
+import errno
+import os
 import time
 from collections.abc import Mapping
-from typing import Any
+from contextlib import suppress
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 _SECONDS_BETWEEN_LINES = 15.0
+
+
+def outlive_reader(console: Console) -> Console:
+    """Has a console drop what cannot be written: a run does not end for want of a spectator.
+
+    A pipe may lose its reader (`2>&1 | tee log`, and Ctrl-C), a terminal may be closed, the disk of
+    a log may be full.
+    """
+    console.file = cast(IO[str], _Dropping(console.file))
+    return console
+
+
+class _Dropping:
+    """A text stream that drops what cannot be written.
+
+    Where the reader has gone for good, /dev/null takes its place: others write there too.
+    """
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            self._stream.write(text)
+        except OSError as error:
+            self._note(error)
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._note(error)
+
+    def _note(self, error: OSError) -> None:
+        if error.errno in (errno.EPIPE, errno.EIO):
+            with suppress(OSError):  # it is no file of the system's
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._stream.fileno())
+                os.close(nowhere)
 
 
 class TrainingProgress:

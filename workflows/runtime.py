@@ -10,6 +10,7 @@ from rich.console import Console
 from train.compilation_cache import keep_programs
 from train.distributed import HEARTBEAT_TIMEOUT, START_TIMEOUT, start_processes
 from train.platform import VARIABLES, Platform, expected_platform, huge_pages, set_flags
+from train.progress import outlive_reader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +47,13 @@ class ProcessOptions(RuntimeOptions):
 def prepare_runtime(options: RuntimeOptions, console: Console) -> None:
     """Puts the options in force and says so in a line; to be called before JAX makes a device.
 
+    From then on the console drops what cannot be written: nobody need read it to the end.
+
     Raises:
       InputError: flags of another form, a folder that cannot be written, or processes that
         cannot be.
     """
+    outlive_reader(console)
     platform = expected_platform()
     flags = set_flags(options.xla_flags, platform)
     folder = keep_programs(options.compilation_cache, platform)
