@@ -1,7 +1,9 @@
 """What `isoflop train` is to train: a new run, or one that is there and goes on."""
 
 import os
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +18,9 @@ from configs.serialize import deciding
 from data.dataset import with_corpora
 from train.run_directory import RunDirectory
 from train.supervision import RESTARTED
+
+_MADE = ("fingerprint.json", "run.json")  # the last of what makes a folder a run
+_LOOK_SECONDS = 0.5
 
 
 class Found(NamedTuple):
@@ -68,6 +73,34 @@ def find_run(
     may_resume = may_resume or RESTARTED in os.environ
     require(may_resume, "run", str(path), "a new folder; to go on with it: --resume")
     return _going_on(run, config)
+
+
+def await_run(run: RunDirectory, *, seconds: float = 75.0) -> None:
+    """Returns once a process sees the run that process 0, on another host perhaps, has made.
+
+    A host remembers for up to a minute what was not on NFS when it looked there first; it looks
+    anew where a folder is listed.
+
+    Args:
+      seconds: how long that may take.
+
+    Raises:
+      InputError: it is not there by then.
+    """
+    if run.is_writer:
+        return
+    end = time.monotonic() + seconds
+    while missing := [name for name in _MADE if not run.has(name)]:
+        require(
+            time.monotonic() < end,
+            "run",
+            f"{run.path} without {missing[0]} in process {jax.process_index()}",
+            "a folder that all hosts share",
+        )
+        time.sleep(_LOOK_SECONDS)
+        for folder in (run.path.parent, run.path):
+            with suppress(OSError):
+                os.listdir(folder)
 
 
 def _going_on(run: RunDirectory, config: RunConfig) -> Found:

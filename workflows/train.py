@@ -45,10 +45,11 @@ from train.metrics import peak_flops_per_second
 from train.platform import flags_in_force
 from train.preemption import EXIT_PREEMPTED, Preempted
 from train.profile import ProfiledSteps
+from train.progress import outlive_reader
 from train.refusals import TooManyRefusals
 from train.run_directory import RunDirectory
 from train.supervision import EXIT_RETRY, RESTARTED
-from workflows.find_run import find_run
+from workflows.find_run import await_run, find_run
 from workflows.preflight import check_run
 from workflows.runtime import ProcessOptions, prepare_runtime
 from workflows.training_options import TrainingOptions
@@ -114,6 +115,7 @@ def main(args: Sequence[str]) -> int:
         elif moved:
             move_run(run, config, corpora, moved)
         wait_for_all("run_made")
+        await_run(run)
         status = finish_training(
             run,
             config,
@@ -124,7 +126,7 @@ def main(args: Sequence[str]) -> int:
             began=process_began(),
         )
     if status == 0 and run.is_writer:
-        print_comparison(read_run(run.path), Console())
+        print_comparison(read_run(run.path), outlive_reader(Console()))
     return status
 
 
@@ -199,6 +201,8 @@ def finish_training(
         _say(f"silent corruption: {error}; start again from the checkpoint before")
         return EXIT_RETRY
     except SaveError as error:
+        if is_lost_peer(error):
+            return _lost_peer(error)
         _set_failed(run)
         _say(f"a checkpoint could not be saved: {error}")
         return 1
@@ -208,8 +212,7 @@ def finish_training(
         return 1
     except Exception as error:
         if is_lost_peer(error):
-            _say(f"another process is gone: {error}")
-            return EXIT_RETRY
+            return _lost_peer(error)
         _set_failed(run)
         raise
     run.write("summary.json", summary(run, config, result, peak))
@@ -217,8 +220,14 @@ def finish_training(
     return 0
 
 
+def _lost_peer(error: Exception) -> int:
+    _say(f"another process is gone: {error}")
+    return EXIT_RETRY
+
+
 def _say(line: str) -> None:
-    print(f"isoflop: error: {' '.join(line.split())}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # whoever read our stderr has gone: the status still counts
+        print(f"isoflop: error: {' '.join(line.split())}", file=sys.stderr, flush=True)
 
 
 def _set_failed(run: RunDirectory) -> None:
