@@ -17,7 +17,7 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 
-from configs.errors import InputError
+from configs.errors import InputError, require
 from configs.overrides import parse_command
 from configs.schema import RunConfig
 from configs.serialize import fingerprint, save
@@ -110,6 +110,9 @@ def main(args: Sequence[str]) -> int:
         verify(corpora, console)
     wait_for_all("run_found")  # nobody looks for it any more: process 0 may make it
     with run:
+        if run.is_writer:
+            got, expected = f"{run.path}, which another process made meanwhile", "a run of its own"
+            require(run.exists() != is_new, "run", got, f"{expected}; to go on with it: --resume")
         if is_new:
             create_run(run, config, corpora)
         elif moved:

@@ -21,7 +21,8 @@ from configs.sharding import ShardingRules
 from data.dataset import open_corpora
 from train.run_directory import RunDirectory
 from train.state import abstract_state
-from workflows import preflight
+from workflows import preflight, train
+from workflows.find_run import Found
 from workflows.preflight import (
     check_run,
     check_run_files,
@@ -214,3 +215,21 @@ def test_a_run_does_not_go_on_with_another_corpus(config, run):
     record["corpora"][0]["sha"] = "0" * 64
     (run / "fingerprint.json").write_text(json.dumps(record))
     assert problems_of(config, run, resume=True) == ["data.corpus"]
+
+
+def test_a_run_that_another_process_made_meanwhile_is_not_written_over(tmp_path, monkeypatch):
+    run = RunDirectory(tmp_path / "run")
+
+    def check(*_, **__) -> dict:
+        """Takes its time; meanwhile another job makes the run."""
+        with RunDirectory(run.path) as others:
+            others.create("others")
+        return {}
+
+    monkeypatch.setattr("workflows.train.find_run", lambda *_, **__: Found(run, RunConfig(), True))
+    monkeypatch.setattr("workflows.train.check_run", check)
+    monkeypatch.setattr("workflows.train.prepare_runtime", lambda *_: None)
+    with pytest.raises(InputError, match=r"run: got .*/run, which another process made meanwhile"):
+        train.main(["decoder_only/tiny", "--run", str(run.path)])
+    assert run.read("run.json")["name"] == "others"
+    assert not run.config_file.exists()
