@@ -33,6 +33,7 @@ from report.read import read_run
 from report.terminal import print_comparison
 from train.mesh import make_mesh
 from train.profile import profile_numbers
+from train.progress import outlive_reader
 from train.run_directory import RunDirectory
 from workflows.budget_options import BudgetOptions
 from workflows.calibrate import calibrated_plan, describe_hardware
@@ -123,10 +124,13 @@ def main(args: Sequence[str]) -> int:
                 return status
         [corpus] = corpora.values()
         _use(options, run, corpus, console)
-    print_comparison(read_run(run.path), Console(highlight=False))
-    _print_samples(run, Console(highlight=False))
-    print(f"export: {run.read('summary.json')['export']['path']}")
-    print(f"report: {run.path / 'report.html'}")
+    results = outlive_reader(Console(highlight=False))
+    print_comparison(read_run(run.path), results)
+    _print_samples(run, results)
+    results.print(
+        f"export: {run.read('summary.json')['export']['path']}", markup=False, soft_wrap=True
+    )
+    results.print(f"report: {run.path / 'report.html'}", markup=False, soft_wrap=True)
     return 0
 
 
