@@ -234,11 +234,20 @@ def _mlp_bytes_per_row(config: RunConfig, length: int) -> int:
         return length * per_place
     slots = expert_slots(config)
     choices = length * mlp.experts_per_token
+    # Without a capacity a device has room for the choices of all that share its tokens.
+    shared = sharing_tokens(config) if mlp.dispatch == "dropless" else 1
     return (
-        round(choices * slots.computed / slots.chosen) * per_place
+        shared * round(choices * slots.computed / slots.chosen) * per_place
         + choices * item * m.emb_dim
         + length * 4 * 2 * mlp.num_experts
     )
+
+
+def sharing_tokens(config: RunConfig) -> int:
+    """Devices whose tokens meet the experts of each of them: those along the expert axis, where it
+    cuts rows too."""
+    rules, sizes = config.mesh.rules, config.mesh.axis_sizes
+    return math.prod(sizes[axis] for axis in rules.experts if axis in rules.batch + rules.length)
 
 
 def _expert_elements(config: RunConfig) -> int:

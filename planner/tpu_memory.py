@@ -23,6 +23,7 @@ from planner.activation_memory import (
     mlp_width_per_device,
     places_per_row,
     rows_per_device,
+    sharing_tokens,
 )
 from planner.attention_kernel import LANES, attention_kernel
 from planner.parameters import ParameterSpec, Side, parameters, sides
@@ -127,8 +128,7 @@ def _mlp(config: RunConfig, tokens: int) -> int:
     if not isinstance(m.mlp, MoEConfig):
         num_wide = _GATED_ARRAYS if isinstance(m.mlp, GATED) else _UNGATED_ARRAYS
         return item * tokens * num_wide * width
-    sizes, rules = config.mesh.axis_sizes, config.mesh.rules
-    shared = math.prod(sizes[axis] for axis in rules.experts if axis in rules.batch + rules.length)
+    shared = sharing_tokens(config)
     slots = tokens * shared * m.mlp.experts_per_token
     held = item * slots * (_CHOSEN_WIDE_ARRAYS * width + _CHOSEN_ARRAYS * m.emb_dim)
     return held + item * tokens * _GATHERED_ARRAYS * m.emb_dim * (shared if shared > 1 else 0)

@@ -140,6 +140,11 @@ def compiled_bytes(config: RunConfig) -> int:
         pytest.param(BERT_RUN, id="bert"),
         pytest.param(T5_RUN, id="t5", marks=pytest.mark.slow),
         pytest.param(MOE_RUN, id="mixture", marks=pytest.mark.slow),
+        pytest.param(
+            replace(MOE_RUN, mesh=MeshConfig(expert=2, fsdp=2)),
+            id="mixture on an expert axis",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_bytes_are_near_those_the_compiler_reports(config):
@@ -198,8 +203,10 @@ def test_both_sides_activations_are_kept_until_the_encoders_turn():
 
 
 def test_the_expert_axis_cuts_the_experts_and_the_rows():
-    cut = replace(MOE_RUN, mesh=MeshConfig(expert=4))
-    whole, held = training_bytes(MOE_RUN), training_bytes(cut)
+    mlp = MoEConfig(mlp_dim=344, num_experts=4, dispatch="capacity")
+    run = replace(MOE_RUN, model=replace(MOE_RUN.model, mlp=mlp))
+    cut = replace(run, mesh=MeshConfig(expert=4))
+    whole, held = training_bytes(run), training_bytes(cut)
     experts = 4 * 4 * 3 * 4 * 128 * 344  # bytes of all layers' four experts
     assert held.params == whole.params - experts * 3 / 4
     assert held.activations < 0.27 * whole.activations
