@@ -99,13 +99,16 @@ class _Projections(nn.Module):
     def keys_and_values(
         self, x_BMD: Float[Array, "B M D"], angles: Rotation | None
     ) -> tuple[Float[Array, "B M K C"], Float[Array, "B M K C"]]:
-        k_BMKC = self.key(x_BMD)
+        if self.constrain.platform == "tpu":
+            k_BMKC, v_BMKC = self.key.and_alike(self.value, x_BMD)
+        else:  # a CPU would copy both kernels in every step
+            k_BMKC, v_BMKC = self.key(x_BMD), self.value(x_BMD)
         if self.config.attention.qk_norm:
             k_BMKC = self.key_norm(k_BMKC)
         if angles is not None:
             k_BMKC = rotate(k_BMKC, angles, platform=self.constrain.platform)
         k_BMKC = self.constrain(k_BMKC, "batch", "length", "kv_heads", None)
-        return k_BMKC, self.constrain(self.value(x_BMD), "batch", "length", "kv_heads", None)
+        return k_BMKC, self.constrain(v_BMKC, "batch", "length", "kv_heads", None)
 
     def attended(
         self,

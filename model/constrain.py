@@ -74,7 +74,7 @@ class Constrain:
         """Whether rows are cut along their length."""
         return self.mesh is not None and self.rules.shards("length", dict(self.mesh.shape)) > 1
 
-    def gathered(self, kernel: jax.Array, *logical_axes: str) -> jax.Array:
+    def gathered(self, kernel: jax.Array, *logical_axes: str | None) -> jax.Array:
         """A kernel as products take it: whole along the model width, which only storage cuts.
 
         In its compute dtype it is gathered at half the bytes. Its gradient is summed straight into

@@ -55,24 +55,34 @@ class Linear(nn.Module):
     constrain: Constrain
     bias_axes: tuple[str, ...] = ()
 
-    @nn.compact
+    def setup(self) -> None:
+        shape = (*self.in_shape, *self.out_shape)
+        self.kernel = parameter(self, "kernel", normal(self.stddev), shape, self.logical_axes)
+        if self.bias_axes:
+            self.bias = parameter(self, "bias", zeros, self.out_shape, self.bias_axes)
+
     def __call__(self, x: jax.Array) -> jax.Array:
         inputs, outputs = math.prod(self.in_shape), math.prod(self.out_shape)
-        kernel = parameter(
-            self,
-            "kernel",
-            normal(self.stddev),
-            (*self.in_shape, *self.out_shape),
-            self.logical_axes,
-        )
-        kernel = self.constrain.gathered(kernel.astype(self.dtype), *self.logical_axes)
+        kernel = self.constrain.gathered(self.kernel.astype(self.dtype), *self.logical_axes)
         rows = x.shape[: x.ndim - len(self.in_shape)]
         y = project(
             jnp.reshape(x, (*rows, inputs)),
             jnp.reshape(kernel, (inputs, outputs)),
             self.constrain,
         )
-        y = jnp.reshape(y, (*rows, *self.out_shape))
-        if self.bias_axes:
-            y = add_bias(y, parameter(self, "bias", zeros, self.out_shape, self.bias_axes))
-        return y
+        return self._with_bias(jnp.reshape(y, (*rows, *self.out_shape)))
+
+    def and_alike(self, other: "Linear", x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """`self(x), other(x)` by one product, for projections of equal shapes and axes: where
+        kernels are cut, both are gathered at once."""
+        count, axes = len(self.in_shape), self.logical_axes
+        both = [kernel.astype(self.dtype) for kernel in (self.kernel, other.kernel)]
+        kernel = self.constrain.gathered(
+            jnp.stack(both, axis=count), *axes[:count], None, *axes[count:]
+        )
+        y = jnp.tensordot(x, kernel, count)
+        own, others = (jax.lax.index_in_dim(y, n, x.ndim - count, keepdims=False) for n in (0, 1))
+        return self._with_bias(own), other._with_bias(others)
+
+    def _with_bias(self, y: jax.Array) -> jax.Array:
+        return add_bias(y, self.bias) if self.bias_axes else y
