@@ -13,6 +13,7 @@ the undisturbed run. What it really hit is read from the run's files afterwards,
 
 import argparse
 import hashlib
+import itertools
 import signal
 import statistics
 import sys
@@ -52,6 +53,7 @@ from benchmarks.reliability.small_run import (
     small_config,
 )
 from configs.schema import MeshConfig, RunConfig
+from data.corpus import verify_corpus
 
 SAVE_EVERY, EVAL_EVERY = 20, 40
 STEPS_PER_KILL = 60  # more than a life lasts on average: the run must not end before the kills do
@@ -299,9 +301,11 @@ def preparations(folder: Path, options: argparse.Namespace) -> tuple[list[Promis
     print(f"the undisturbed preparation took {seconds:.1f} s", flush=True)
     rng = np.random.default_rng(options.seed)
     kills: list[dict[str, Any]] = []
-    promises = []
-    while len(kills) < options.prepare_kills:
-        job = preparation_job(folder, f"killed_{len(kills)}")
+    promises: list[Promise] = []
+    for number in itertools.count():
+        if len(kills) == options.prepare_kills:
+            break
+        job = preparation_job(folder, f"killed_{number}")
         for _ in range(min(2, options.prepare_kills - len(kills))):
             with Life(job) as life:
                 if (status := life.wait(float(rng.uniform(0, seconds)))) is not None:
@@ -334,22 +338,19 @@ def preparation_job(folder: Path, name: str) -> Job:
 
 
 def same_corpus(whole: Path, other: Path) -> Promise:
-    """Whether two folders hold the same files, byte for byte."""
-    hashes = [
-        {
-            path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in folder.rglob("*")
-            if path.is_file()
-        }
-        for folder in (whole, other)
-    ]
-    differing = sorted(name for name, _ in set(hashes[0].items()) ^ set(hashes[1].items()))
-    return Promise(
-        f"{other.name} is the undisturbed one's",
-        f"{len(hashes[0])} equal files",
-        f"{len(hashes[1])} files, differing: {', '.join(dict.fromkeys(differing)) or 'none'}",
-        not differing,
-    )
+    """Whether two folders hold the same rows: hash of the card, every token and its document. Both
+    are read whole."""
+    seen = []
+    for folder in (whole, other):
+        corpus = verify_corpus(folder)
+        digest = hashlib.sha256(corpus.sha.encode())
+        for split in corpus.splits:
+            stream = corpus.stream(split)
+            for part in stream.read(0, stream.num_tokens):
+                digest.update(np.ascontiguousarray(part).tobytes())
+        names = sorted(path.name for path in folder.iterdir())
+        seen.append(f"{digest.hexdigest()[:16]}, {', '.join(names)}")
+    return Promise(f"{other.name} is the undisturbed one's", *seen, kept=seen[0] == seen[1])
 
 
 def chaos_config(folder: Path, kills: int, mesh: MeshConfig | None = None) -> RunConfig:
