@@ -39,7 +39,8 @@ ASSUMPTIONS = (
 
 @dataclass(frozen=True, kw_only=True)
 class CompileReport:
-    """Everything about one compilation; `program` is None where the compiler ran out of memory.
+    """Everything about one compilation; `program` and `compile_seconds` are None where the compiler
+    ran out of memory.
 
     model_flops: of one device in one step, the convention of MFU. kernel_flops: of attention
     kernels whose FLOPs the program does not tell, by formula. planned_flops: executed, by the
@@ -58,7 +59,7 @@ class CompileReport:
     kernel_flops: float
     roofline: Roofline | None
     trace_seconds: float
-    compile_seconds: float
+    compile_seconds: float | None
     rematerializations: tuple[str, ...]
     failure: str
     advice: list[Advice]
@@ -186,7 +187,7 @@ def compile_report(
         kernel_flops=kernel_flops,
         roofline=bounds,
         trace_seconds=step.trace_seconds if step else 0.0,
-        compile_seconds=step.compile_seconds if step else 0.0,
+        compile_seconds=step.compile_seconds if step else None,
         rematerializations=_rematerializations(step),
         failure=failure,
         advice=[] if does_fit else advice(config, topology),
@@ -267,7 +268,10 @@ def _print_head(report: CompileReport, console: Console) -> None:
     for note in report.notes:
         table.add_row("  changed", note)
     named = ", ".join(f"{name} {version}" for name, version in versions().items())
-    table.add_row("  compiled in", f"{report.compile_seconds:.1f} s with {named}")
+    if report.compile_seconds is None:
+        table.add_row("  compiled with", named)
+    else:
+        table.add_row("  compiled in", f"{report.compile_seconds:.1f} s with {named}")
     console.print(table, highlight=False)
 
 
