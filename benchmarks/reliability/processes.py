@@ -14,8 +14,12 @@ POLL_SECONDS = 0.003
 
 
 def clean_up_when_told_to_stop() -> None:
-    """Has SIGTERM end this script as Ctrl-C does: by an exception, so that every Life is ended."""
+    """Has SIGTERM end this script as Ctrl-C does: by an exception, so that every Life is ended.
+
+    What it starts obeys SIGINT, though a shell's background job, which this may be, ignores it.
+    """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Life:
