@@ -12,8 +12,6 @@ the undisturbed run. What it really hit is read from the run's files afterwards,
 """
 
 import argparse
-import hashlib
-import itertools
 import signal
 import statistics
 import sys
@@ -26,10 +24,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.reliability.chaos_preparation import preparations
 from benchmarks.reliability.processes import (
+    MOST_SECONDS,
     POLL_SECONDS,
     Life,
     clean_up_when_told_to_stop,
+    ends_well,
     kill,
     launched_processes,
     wait_until,
@@ -44,21 +45,17 @@ from benchmarks.reliability.run_files import (
     same_run,
 )
 from benchmarks.reliability.small_run import (
-    ISOFLOP,
     MARK,
     Job,
-    environment,
     make_corpus,
     make_job,
     small_config,
 )
 from configs.schema import MeshConfig, RunConfig
-from data.corpus import verify_corpus
 
 SAVE_EVERY, EVAL_EVERY = 20, 40
 STEPS_PER_KILL = 60  # more than a life lasts on average: the run must not end before the kills do
 COLD_TO_WARM = 0.6  # of the undisturbed run's start-up, which compiles, a later start takes this
-MOST_SECONDS = 3600.0  # that anything is waited for
 
 
 class Aim(NamedTuple):
@@ -177,7 +174,7 @@ def killed_run(
                     print(_line(len(deaths), deaths[-1]), flush=True)
                     continue
             status = life.wait(MOST_SECONDS)
-            return deaths, _ended(status, life)
+            return deaths, ends_well(status, life)
 
 
 def killed_launch(
@@ -209,17 +206,7 @@ def killed_launch(
             deaths.append(death_of(aim, watch, job, life, str(number), since))
             print(_line(len(deaths), deaths[-1]), flush=True)
         status = life.wait(MOST_SECONDS)
-        return deaths, _ended(status, life)
-
-
-def _ended(status: int | None, life: Life) -> Promise:
-    seen = "still running after an hour" if status is None else f"exit {status}"
-    return Promise(
-        "the run ends by itself",
-        "exit 0",
-        seen if status == 0 else f"{seen}: {life.last_lines()}",
-        status == 0,
-    )
+        return deaths, ends_well(status, life)
 
 
 def _line(number: int, death: Death) -> str:
@@ -288,69 +275,6 @@ def two_processes(
         )
     )
     return promises, _record(config, times, deaths)
-
-
-def preparations(folder: Path, options: argparse.Namespace) -> tuple[list[Promise], dict[str, Any]]:
-    """Kills of `isoflop prepare`, two for each of several corpora, all of the same text."""
-    whole = preparation_job(folder, "whole")
-    with Life(whole) as life:
-        began = time.monotonic()
-        if (status := life.wait(MOST_SECONDS)) != 0:
-            raise RuntimeError(f"the undisturbed preparation exited {status}: {life.last_lines()}")
-        seconds = time.monotonic() - began
-    print(f"the undisturbed preparation took {seconds:.1f} s", flush=True)
-    rng = np.random.default_rng(options.seed)
-    kills: list[dict[str, Any]] = []
-    promises: list[Promise] = []
-    for number in itertools.count():
-        if len(kills) == options.prepare_kills:
-            break
-        job = preparation_job(folder, f"killed_{number}")
-        for _ in range(min(2, options.prepare_kills - len(kills))):
-            with Life(job) as life:
-                if (status := life.wait(float(rng.uniform(0, seconds)))) is not None:
-                    break
-                life.kill_group()
-                after = round(time.time() - life.started, 3)
-                there = sorted(path.name for path in job.run.glob("*"))
-                kills.append({"corpus": job.run.name, "seconds": after, "left": there})
-                print(f"kill {len(kills)}: after {after:.1f} s, there is {there}", flush=True)
-        with Life(job) as life:
-            status = life.wait(MOST_SECONDS)
-            promises += [
-                _ended(status, life)._replace(what=f"{job.run.name} ends by itself"),
-                same_corpus(whole.run, job.run),
-            ]
-    delivered = Promise("kills delivered", str(options.prepare_kills), str(len(kills)), True)
-    return [delivered, *promises], {"seconds": round(seconds, 1), "kills": kills}
-
-
-def preparation_job(folder: Path, name: str) -> Job:
-    """The corpus of Python's standard library, by two workers; `run` is its folder."""
-    corpus = folder / name
-    size = ("--vocab-size", "1024", "--workers", "2")
-    return Job(
-        run=corpus,
-        command=(*ISOFLOP, "prepare", "stdlib", "--out", str(corpus), *size),
-        environment=environment(folder / "cache", mark=str(corpus)),
-        log=folder / f"{name}.log",
-    )
-
-
-def same_corpus(whole: Path, other: Path) -> Promise:
-    """Whether two folders hold the same rows: hash of the card, every token and its document. Both
-    are read whole."""
-    seen = []
-    for folder in (whole, other):
-        corpus = verify_corpus(folder)
-        digest = hashlib.sha256(corpus.sha.encode())
-        for split in corpus.splits:
-            stream = corpus.stream(split)
-            for part in stream.read(0, stream.num_tokens):
-                digest.update(np.ascontiguousarray(part).tobytes())
-        names = sorted(path.name for path in folder.iterdir())
-        seen.append(f"{digest.hexdigest()[:16]}, {', '.join(names)}")
-    return Promise(f"{other.name} is the undisturbed one's", *seen, kept=seen[0] == seen[1])
 
 
 def chaos_config(folder: Path, kills: int, mesh: MeshConfig | None = None) -> RunConfig:

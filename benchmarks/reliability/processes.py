@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.reliability.promises import Promise
 from benchmarks.reliability.small_run import MARK, Job
 
 POLL_SECONDS = 0.003
+MOST_SECONDS = 3600.0  # that anything is waited for
 
 
 def clean_up_when_told_to_stop() -> None:
@@ -85,6 +87,17 @@ class Life:
 
     def last_lines(self, count: int = 3) -> str:
         return " / ".join(self.output().strip().splitlines()[-count:])
+
+
+def ends_well(status: int | None, life: Life) -> Promise:
+    """Whether a job ended by itself and with 0; status: what `Life.wait` gave."""
+    seen = "still running after an hour" if status is None else f"exit {status}"
+    return Promise(
+        "the run ends by itself",
+        "exit 0",
+        seen if status == 0 else f"{seen}: {life.last_lines()}",
+        status == 0,
+    )
 
 
 def shell_status(status: int) -> int:

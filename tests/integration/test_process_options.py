@@ -79,6 +79,7 @@ def test_others_can_write_where_the_reader_has_gone():
     with os.fdopen(writing, "w") as stream:
         prepare_runtime(RuntimeOptions(compilation_cache="none"), Console(file=stream))
         print("a line of a library's", file=stream, flush=True)
+        assert os.fstat(stream.fileno()).st_rdev == os.stat(os.devnull).st_rdev
 
 
 @pytest.mark.parametrize(
